@@ -1,0 +1,1 @@
+"""Placeholder: the public names are added with the core."""
