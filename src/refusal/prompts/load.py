@@ -1,0 +1,220 @@
+"""One door to prompts: a name, a file or a folder becomes a PromptSet."""
+
+import difflib
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+from refusal.errors import BadInput, BadSetting, TooFewPrompts
+from refusal.prompts.download import is_cached, pinned_bytes
+from refusal.prompts.files import READERS, read_prompt_file
+from refusal.prompts.leakage import check_disjoint
+from refusal.prompts.sets import SPLITS, Prompt, PromptSet, Split
+from refusal.prompts.sources import ALIASES, COMMIT, SOURCES
+
+DEFAULT_PROPORTIONS = (0.6, 0.2, 0.2)  # the paper's shares of Alpaca
+ORGANISM_SOURCE = "refusal.organism: an invented language, generated from seeds"
+ORGANISM_LICENCE = "Apache-2.0"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One line of `refusal prompts`: a name, its prompts by split, whose they are and where they are now."""
+
+    name: str
+    counts: dict[str, int]
+    source: str
+    licence: str
+    state: Literal["bundled", "cached", "to download"]
+
+    def record(self) -> dict[str, Any]:
+        """Describe the set as plain values."""
+        return asdict(self)
+
+
+def list_prompts() -> tuple[Listing, ...]:
+    """List every set that has a name: the bundled model's own first, then the paper's."""
+    bundled = [_from_organism(name) for name in _organism_names()]
+    own = [Listing(each.name, each.counts, each.source, each.licence, "bundled") for each in bundled]
+    paper = [
+        Listing(
+            name=name,
+            counts={split: source.parts[split].count if split in source.parts else 0 for split in SPLITS},
+            source=source.origin,
+            licence=source.licence,
+            state="cached" if all(map(is_cached, source.parts.values())) else "to download",
+        )
+        for name, source in SOURCES.items()
+    ]
+    return (*own, *paper)
+
+
+def load_prompts(
+    name_or_path: str | os.PathLike[str],
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    column: str | None = None,
+    split: str | None = None,
+    proportions: Sequence[float] | None = None,
+    seed: int = 42,
+) -> PromptSet:
+    """Load a prompt set by name, from a file (`FILE` or `FILE:COLUMN`), or from a folder of split files.
+
+    Names are those of `list_prompts` and win over files (write `./harmful` for a folder of that name). The
+    paper's sets come from `folder`, laid out like the official repository's `dataset` folder, else from the
+    cache, else once from the network; the bytes must have the pinned checksum. A folder given as the path
+    holds `train`, `val` and `test` files of any readable kind. A single file is shuffled with `seed` and cut
+    by `proportions`, as the paper cuts Alpaca (§A.1), or put whole into `split`; the same can be asked of a
+    named set that stands in one split.
+
+    Raises BadInput (unknown name, unusable file), BadSetting (contradicting or impossible splitting),
+    TooFewPrompts (a share that comes out empty), LeakedPrompts (a prompt in two splits), Unavailable (no
+    network, no pyarrow).
+    """
+    if split is not None and proportions is not None:
+        raise BadSetting(
+            f"split={split!r} and proportions={proportions} contradict each other: give one of them."
+        )
+    name = ALIASES.get(os.fspath(name_or_path), os.fspath(name_or_path))
+    if name in SOURCES or name in _organism_names():
+        if column is not None:
+            raise BadSetting(f"column={column!r} is for a file, and {name!r} is a named set: leave it out.")
+        loaded = _from_source(name, folder) if name in SOURCES else _from_organism(name)
+    else:
+        path, column = _path_and_column(name, column)
+        loaded = _from_folder(path, column) if path.is_dir() else _from_file(path, column)
+        if not path.is_dir() and split is None and proportions is None:
+            proportions = DEFAULT_PROPORTIONS
+    if split is not None:
+        loaded = _moved(loaded, split)
+    elif proportions is not None:
+        loaded = _cut(loaded, proportions, seed)
+    check_disjoint({f"{loaded.name} {part}": loaded[part] for part in SPLITS})
+    return loaded
+
+
+def _from_source(name: str, folder: str | os.PathLike[str] | None) -> PromptSet:
+    source = SOURCES[name]
+    splits: dict[str, Any] = {
+        split: tuple(Prompt(**row) for row in json.loads(pinned_bytes(part, folder=folder)))
+        for split, part in source.parts.items()
+    }
+    notes = {"commit": COMMIT, "files": {split: part.path for split, part in source.parts.items()}}
+    return PromptSet(name, **splits, source=source.origin, licence=source.licence, notes=notes)
+
+
+def _organism_names() -> tuple[str, ...]:
+    from refusal.organism.language import (
+        PROMPT_TABLES,
+    )  # the language is built on import: only when asked for
+
+    return tuple(PROMPT_TABLES)
+
+
+def _from_organism(name: str) -> PromptSet:
+    from refusal.organism.language import prompt_table
+
+    table = prompt_table(name)
+    splits: dict[str, Any] = {split: tuple(Prompt(*row) for row in table.get(split, ())) for split in SPLITS}
+    return PromptSet(name, **splits, source=ORGANISM_SOURCE, licence=ORGANISM_LICENCE)
+
+
+def _path_and_column(text: str, column: str | None) -> tuple[Path, str | None]:
+    path = Path(text).expanduser()
+    head, _, tail = text.rpartition(":")
+    if not path.exists() and Path(head).suffix.lower() in READERS:
+        if column not in (None, tail):
+            raise BadSetting(
+                f"{text!r} names column {tail!r}, but column={column!r} is given too: leave one out."
+            )
+        return Path(head).expanduser(), tail
+    if text and (path.exists() or path.suffix.lower() in READERS or len(path.parts) > 1):
+        return path, column
+    names = [*_organism_names(), *SOURCES]
+    close = difflib.get_close_matches(text, names, n=3) or names
+    raise BadInput(
+        f"No prompt set is named {text!r}, and no file or folder is there. Did you mean {', '.join(close)}? "
+        "`refusal prompts` lists all names."
+    )
+
+
+def _from_file(path: Path, column: str | None) -> PromptSet:
+    if not path.exists():
+        raise BadInput(
+            f"{path}: no such file or folder. Give a prompt file, or a name from `refusal prompts`."
+        )
+    read = read_prompt_file(path, column=column)
+    return PromptSet(path.stem, train=read.prompts, source=str(path), notes=read.notes())
+
+
+def _from_folder(folder: Path, column: str | None) -> PromptSet:
+    found: dict[Split, Path] = {}
+    for split in SPLITS:
+        paths = [path for suffix in READERS if (path := folder / f"{split}{suffix}").exists()]
+        if len(paths) > 1:
+            raise BadInput(
+                f"{folder}: has {' and '.join(path.name for path in paths)}. Keep one file a split."
+            )
+        if paths:
+            found[split] = paths[0]
+    if not found:
+        endings = ", ".join(READERS)
+        raise BadInput(
+            f"{folder}: has no file named train, val or test ending in {endings}. Give such a folder."
+        )
+    read = {split: read_prompt_file(path, column=column) for split, path in found.items()}
+    splits: dict[str, Any] = {split: each.prompts for split, each in read.items()}
+    return PromptSet(
+        folder.resolve().name,
+        **splits,
+        source=str(folder),
+        notes={split: {"file": path.name, **read[split].notes()} for split, path in found.items()},
+    )
+
+
+def _moved(loaded: PromptSet, split: str) -> PromptSet:
+    if split not in SPLITS:
+        raise BadSetting(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
+    prompts = _undivided(loaded)
+    moved: dict[str, Any] = {part: prompts if part == split else () for part in SPLITS}
+    return replace(loaded, **moved, notes={**loaded.notes, "split": split})
+
+
+def _cut(loaded: PromptSet, proportions: Sequence[float], seed: int) -> PromptSet:
+    shares = tuple(float(share) for share in proportions)
+    if len(shares) != len(SPLITS) or not min(shares) >= 0 or not abs(sum(shares) - 1) < 1e-9:
+        raise BadSetting(f"proportions={shares}: expected three shares (train, val, test) that add up to 1.")
+    prompts = _undivided(loaded)
+    cut: dict[str, Any] = dict(zip(SPLITS, _shuffle_and_cut(prompts, shares, seed), strict=True))
+    for part, share in zip(SPLITS, shares, strict=True):
+        if share > 0 and not cut[part]:
+            raise TooFewPrompts(
+                f"{loaded.name!r} has {len(prompts)} prompts: {part} gets none with proportions={shares}. "
+                "Give more prompts or other proportions, or put the whole file into one split."
+            )
+    return replace(loaded, **cut, notes={**loaded.notes, "seed": seed, "proportions": list(shares)})
+
+
+def _undivided(loaded: PromptSet) -> tuple[Prompt, ...]:
+    filled = [loaded[split] for split in SPLITS if loaded[split]]
+    if len(filled) != 1:
+        raise BadSetting(f"{loaded.name!r} has {loaded.counts} and cannot be split again: leave that out.")
+    return filled[0]
+
+
+def _shuffle_and_cut(
+    prompts: Sequence[Prompt], shares: Sequence[float], seed: int
+) -> list[tuple[Prompt, ...]]:
+    """Shuffle and cut as the official notebook does: `int()` sizes, the rest to the last share above 0."""
+    shuffled = list(prompts)
+    random.Random(seed).shuffle(shuffled)
+    sizes = [int(share * len(shuffled)) for share in shares]
+    last = max(i for i, share in enumerate(shares) if share > 0)
+    sizes[last] += len(shuffled) - sum(sizes)
+    ends = list(accumulate(sizes))
+    return [tuple(shuffled[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
