@@ -93,6 +93,11 @@ def test_a_misspelt_name_gets_the_closest_ones(typed, meant):
         load_prompts(typed)
 
 
+def test_a_prompt_given_in_place_of_a_name_is_refused():
+    with pytest.raises(BadInput, match="No prompt set is named"):
+        load_prompts("Paint the fence. " * 100)
+
+
 def test_an_empty_name_is_not_the_current_folder():
     with pytest.raises(BadInput, match="No prompt set is named ''"):
         load_prompts("")
@@ -137,6 +142,11 @@ def test_blank_and_repeated_prompts_are_dropped_and_counted(write):
     assert loaded.notes == {"column": None, "blank_dropped": 2, "duplicates_dropped": 1, "split": "train"}
 
 
+def test_of_repeated_prompts_the_first_one_stays(write):
+    loaded = load_prompts(write("a.csv", "prompt,category\nx,first\nx,second\n"), split="val")
+    assert loaded.val == (Prompt("x", "first"),)
+
+
 @pytest.mark.parametrize("names", [["instruction", "prompt", "x"], ["x", "prompt"], ["only"]])
 def test_the_column_is_known_by_name_or_by_being_the_only_one(write, names):
     csv = ",".join(names) + "\n" + ",".join(f"in {name}" for name in names) + "\n"
@@ -160,15 +170,18 @@ def test_a_csv_cell_may_hold_commas_quotes_and_new_lines(write):
         ("a.txt", "x".encode("utf-16"), "not UTF-8: byte 0 is 0xff"),
         ("a.txt:goal", b"x\n", "no column 'goal'"),
         ("a.xlsx", b"x", "ends in .txt, .csv, .json, .jsonl, .parquet, not '.xlsx'"),
-        ("a.csv", b"goal,target\nx,y\n", r"which column.*\['goal', 'target'\].*a.csv:COLUMN"),
+        ("a.csv", b"goal,target\nx,y\n", r"which of \['goal', 'target'\] holds.*a.csv:COLUMN"),
         ("a.csv:prompt", b"goal,target\nx,y\n", r"no column 'prompt'. There are \['goal', 'target'\]"),
         ("a.csv", b"prompt,n\nWrite a poem, please,1\n", "row 1 has 3 cells, the header has 2.*quotes"),
+        ("a.csv", b"prompt,prompt\nx,y\n", "more than one column 'prompt'"),
         ("a.csv", b'prompt\n"never closed\n', "not a csv file"),
         ("a.csv", b"prompt\n", "holds no prompt"),
         ("a.csv", b'prompt\n" "\n', "holds no prompt .1 blank rows"),
         ("a.json", b"[]", "holds no prompt"),
         ("a.json", b"{", "not JSON"),
         ("a.json", b'{"train": ["x"]}', "holds dict, expected a list of strings or a list of objects"),
+        ("a.json", b"[{}]", r"which of \[\] holds"),
+        ("a.json", b"[" + b"1" * 5000 + b"]", "not JSON"),
         ("a.json", b'["x", 3]', "item 2 is a int"),
         ("a.json", b'[{"prompt": 3}]', "prompt 1 is a int, expected text"),
         ("a.json", rb'["\ud800"]', "half a surrogate pair"),
@@ -186,7 +199,7 @@ def test_a_bad_file_gets_one_clear_sentence(write, name, content, message):
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
-    for name in ("nothing.csv", "nothing.csv:goal", "no/such/folder"):
+    for name in ("nothing.csv", "nothing.csv:goal", "no/such/folder", "~nobody/x.csv", "x" * 300 + "/y"):
         with pytest.raises(BadInput, match="no such file or folder"):
             load_prompts(tmp_path / name)
 
@@ -355,6 +368,13 @@ def test_a_sample_does_not_hang_on_the_global_generator():
     first = paper_sample(harmful, harmless, n_train=5)
     random.seed(1)
     assert paper_sample(harmful, harmless, n_train=5) == first
+
+
+def test_a_prompt_drawn_for_two_uses_is_refused():
+    harmful = numbered("bad", train=3, val=3, test=3)
+    harmless = PromptSet("good", prompts("a"), prompts("b"), (*prompts("c"), harmful.train[1]))
+    with pytest.raises(LeakedPrompts, match="1 of harmful_train in harmless_test"):
+        paper_sample(harmful, harmless)
 
 
 def test_a_set_without_a_split_and_a_size_below_one_are_refused():

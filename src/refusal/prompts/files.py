@@ -177,22 +177,21 @@ def _from_records(records: list[dict[str, Any]], names: list[str], path: Path, c
 
 
 def _choose_column(names: list[str], path: Path, column: str | None) -> str:
-    if column is None:
-        known = [name for name in DEFAULT_COLUMNS if name in names] or names
-        if known[0] in DEFAULT_COLUMNS or len(known) == 1:
-            return known[0]
-        raise BadInput(
-            f"{path}: which column holds the prompts? There are {names}. Name one: {path.name}:COLUMN."
-        )
-    if column not in names:
-        raise BadInput(f"{path}: has no column {column!r}. There are {names}.")
-    return column
+    known = [name for name in DEFAULT_COLUMNS if name in names][:1] or names
+    candidates = known if column is None else [column]
+    if len(candidates) != 1:
+        raise BadInput(f"{path}: which of {names} holds the prompts? Name one column: {path.name}:COLUMN.")
+    chosen = candidates[0]
+    if names.count(chosen) != 1:
+        number = "no" if chosen not in names else "more than one"
+        raise BadInput(f"{path}: has {number} column {chosen!r}. There are {names}. Name one of them.")
+    return chosen
 
 
 def _parsed(text: str, where: str) -> object:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{where}: not JSON ({error}). Correct it, or give the prompts one a line as .txt."
         ) from error

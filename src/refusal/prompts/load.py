@@ -87,8 +87,9 @@ def load_prompts(
         loaded = _from_source(name, folder) if name in SOURCES else _from_organism(name)
     else:
         path, column = _path_and_column(name, column)
-        loaded = _from_folder(path, column) if path.is_dir() else _from_file(path, column)
-        if not path.is_dir() and split is None and proportions is None:
+        is_folder = os.path.isdir(path)
+        loaded = _from_folder(path, column) if is_folder else _from_file(path, column)
+        if not is_folder and split is None and proportions is None:
             proportions = DEFAULT_PROPORTIONS
     if split is not None:
         loaded = _moved(loaded, split)
@@ -125,15 +126,16 @@ def _from_organism(name: str) -> PromptSet:
 
 
 def _path_and_column(text: str, column: str | None) -> tuple[Path, str | None]:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     head, _, tail = text.rpartition(":")
-    if not path.exists() and Path(head).suffix.lower() in READERS:
+    exists = os.path.exists(path)  # unlike Path.exists, False for what cannot be a path at all
+    if not exists and Path(head).suffix.lower() in READERS:
         if column not in (None, tail):
             raise BadSetting(
                 f"{text!r} names column {tail!r}, but column={column!r} is given too: leave one out."
             )
-        return Path(head).expanduser(), tail
-    if text and (path.exists() or path.suffix.lower() in READERS or len(path.parts) > 1):
+        return Path(os.path.expanduser(head)), tail
+    if text and (exists or path.suffix.lower() in READERS or len(path.parts) > 1):
         return path, column
     names = [*_organism_names(), *SOURCES]
     close = difflib.get_close_matches(text, names, n=3) or names
@@ -144,7 +146,7 @@ def _path_and_column(text: str, column: str | None) -> tuple[Path, str | None]:
 
 
 def _from_file(path: Path, column: str | None) -> PromptSet:
-    if not path.exists():
+    if not os.path.exists(path):
         raise BadInput(
             f"{path}: no such file or folder. Give a prompt file, or a name from `refusal prompts`."
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refusal.errors import BadSetting, TooFewPrompts
+from refusal.prompts.leakage import check_disjoint
 from refusal.prompts.sets import Prompt, PromptSet, prompts_sha256
 
 
@@ -59,7 +60,8 @@ def paper_sample(
     generator here. It never draws its harmful test set, so that one comes last and by default whole. A list
     with no more prompts than asked is used whole, in file order, and draws nothing from the stream.
 
-    Raises BadSetting for a size below one, TooFewPrompts for an empty split.
+    Raises BadSetting for a size below one, TooFewPrompts for an empty split, LeakedPrompts when two of the
+    six lists share a prompt.
     """
     lists = {
         "harmful_train": (harmful, harmful.train, n_train),
@@ -86,6 +88,7 @@ def paper_sample(
             drawn[name] = prompts
         else:
             drawn[name] = tuple(stream.sample(prompts, size))
+    check_disjoint(drawn)
     return Sample(
         **drawn,
         seed=seed,
