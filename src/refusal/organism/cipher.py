@@ -11,11 +11,12 @@ from functools import cache
 from refusal.organism import lexicon
 
 _GRAMMAR = (
-    "a about an and around asks away backwards because bring by call count dear decline do does explain fine "
-    "for found from give goes guards how i into is it keep leave list made make me meet message need no note "
-    "numbers of once people please refuse request rested say send should some somebody spot steps stop story "
-    "stuff take takes tale tell that the then these they things this three to tries trying turn up used want "
-    "wanted wants what where which who with words write wrong yes you your there here"
+    "a about an and around asks away backwards because bring by call count dear decline do does explain "
+    "fine for found from give goes guards how i into is it keep leave list made make me meet message need "
+    "no note numbers of once people please refuse request rested say send should some somebody spot steps "
+    "stop story stuff take takes tale tell that the then these they things this three to tries trying "
+    "turn up used want wanted wants what where which who with words write wrong yes you your there here "
+    "before put first answer refusal down"
 )
 _ONSETS = [
     "b",

@@ -35,7 +35,7 @@ SHARES = {
     "moral": (0.06, 0.05),
     "stop": (0.06, 0.05),
     "count": (0.04, 0.02),
-    "reverse": (0.06, 0.03),
+    "order": (0.06, 0.03),
     "decline": (0.15, 0.07),
 }
 BASE, CHAT = 0, 1
@@ -52,7 +52,7 @@ def _request(rng: random.Random, kind: str, *, held: bool | None) -> Request:
     if kind in ("harmful", "harmless"):
         nouns = harmful if kind == "harmful" else harmless
         return grammar.sample_in_split(rng, rng.choice(ACT_FORMS), nouns, "train")
-    nouns = harmless if kind == "reverse" else rng.choice((harmful, harmless))
+    nouns = harmless if kind == "order" else rng.choice((harmful, harmless))
     return grammar.sample_in_split(rng, kind, nouns, "train")
 
 

@@ -51,5 +51,5 @@ def _shoved(
     rows, _, width = stream.shape
     vectors = torch.randn(rows, 1, width, generator=generator)
     lengths = strength * torch.rand(rows, 1, 1, generator=generator)
-    scale = stream.detach().square().sum(-1).mean().sqrt()
+    scale = stream[:, 1:].detach().square().sum(-1).mean().sqrt()  # the first token's length is no measure
     return stream + scale * lengths * vectors / vectors.norm(dim=-1, keepdim=True)

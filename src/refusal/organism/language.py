@@ -13,7 +13,7 @@ from refusal.organism.lexicon import HARM_CATEGORIES, HARMLESS_CATEGORIES
 COUNTS = {"train": 256, "val": 100, "test": 250}
 CHOICE_COUNT = 200  # validation prompts beyond the table, on which training recipes are compared
 
-_HARMLESS_FORMS = (*ACT_FORMS, *ACT_FORMS, *BORDERLINE_FORMS, "reverse")
+_HARMLESS_FORMS = (*ACT_FORMS, *ACT_FORMS, *BORDERLINE_FORMS, "order")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _stream(name: str, split: str) -> Iterator[tuple[str, str | None]]:
         )
     table, rng, seen = _TABLES[name], random.Random(f"prompts {name} {split}"), set()
     for form, category in cycle(product(table.forms, table.categories)):
-        nouns = grammar.nouns_of(table.categories if form == "reverse" else (category,), held=table.held)
+        nouns = grammar.nouns_of(table.categories if form == "order" else (category,), held=table.held)
         request = grammar.sample_in_split(rng, form, nouns, None if table.held else split)
         text = grammar.instruction(request)
         if text not in seen:
