@@ -1,0 +1,138 @@
+"""Interventions as with-blocks that always undo themselves: `ablate`, `add`, `capture`.
+
+Hooks replace what flows and never write into it, so they compose, nest and are differentiable. A direction may be
+one `Direction`, or a tensor with a leading batch axis that gives every row of the batch its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from refusal import equations
+from refusal.architectures import blocks
+from refusal.direction import Direction
+from refusal.errors import BadInput
+from refusal.model import ChatModel
+
+Change = Callable[[Tensor], Tensor]
+Rows = Float[Tensor, "b d"]
+
+
+@contextmanager
+def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
+    """Directional ablation: no component along r̂ anywhere in the residual stream (paper section 2.4, eq. 4).
+
+    Projects the input of every block and what its attention and MLP add, at every position, of the prompt and of
+    generated tokens. With rows `b d` (any length, not zero) every row of the batch loses its own direction.
+    """
+    unit = _for_stream(
+        direction.unit if isinstance(direction, Direction) else equations.unit(direction), model
+    )
+    change: Change = lambda x: equations.ablate(x, unit)  # noqa: E731
+    row = model.architecture
+    with ExitStack() as stack:
+        for block in blocks(model.network, row):
+            stack.enter_context(_change_input(block, change))
+            stack.enter_context(_change_output(block.get_submodule(row.attention), change))
+            stack.enter_context(_change_output(block.get_submodule(row.mlp), change))
+        yield
+
+
+@contextmanager
+def add(
+    model: ChatModel, direction: Direction | Rows, *, coefficient: float = 1.0, layer: int | None = None
+) -> Iterator[None]:
+    """Activation addition: x ← x + c·r at the input of one block, at every position (paper section 2.4, eq. 3).
+
+    The vector keeps its own length. `layer` defaults to the direction's own and has to be given with rows `b d`.
+    Raises BadInput for a layer that the model does not have.
+    """
+    if layer is None:
+        layer = direction.layer if isinstance(direction, Direction) else None
+    if layer is None or layer not in range(model.n_layers):
+        raise BadInput(f"Cannot add at layer {layer}: give a layer from 0 to {model.n_layers - 1}.")
+    vector = _for_stream(direction.vector if isinstance(direction, Direction) else direction, model)
+    block = blocks(model.network, model.architecture)[layer]
+    with _change_input(block, lambda x: equations.add(x, vector, coefficient)):
+        yield
+
+
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+
+
+@contextmanager
+def capture(
+    model: ChatModel, sites: Sequence[str] = ("resid_pre",), *, positions: slice = slice(None)
+) -> Iterator[dict[str, list[Float[Tensor, "b s d"]]]]:
+    """Keep what passes at the named sites of every layer: `{"resid_pre": [layer 0, layer 1, …], …}`.
+
+    Sites are TransformerLens' words, one of `SITES`. What is kept is as the model sees it: hooks entered earlier have
+    acted on it. A second forward pass appends another round of layers. `positions` keeps only that slice of the
+    sequence axis. Raises BadInput for an unknown site.
+    """
+    kept: dict[str, list[Tensor]] = {site: [] for site in sites}
+    row = model.architecture
+    with ExitStack() as stack:
+        for block in blocks(model.network, row):
+            for site in kept:
+                stack.enter_context(
+                    _watch(block, row.attention, row.mlp, row.mid_norm, site, kept[site], positions)
+                )
+        yield kept
+
+
+def _watch(
+    block: nn.Module, attention: str, mlp: str, mid_norm: str, site: str, into: list[Tensor], positions: slice
+):
+    def keep(x: Tensor) -> Tensor:
+        into.append(x[:, positions])
+        return x
+
+    match site:
+        case "resid_pre":
+            return _change_input(block, keep)
+        case "resid_mid":
+            return _change_input(block.get_submodule(mid_norm), keep)
+        case "resid_post":
+            return _change_output(block, keep)
+        case "attn_out":
+            return _change_output(block.get_submodule(attention), keep)
+        case "mlp_out":
+            return _change_output(block.get_submodule(mlp), keep)
+    raise BadInput(f"There is no site '{site}' to capture. Give some of {', '.join(SITES)}.")
+
+
+def _for_stream(vector: Tensor, model: ChatModel) -> Tensor:
+    """Move a direction to the model in float32; rows get a sequence axis."""
+    vector = vector.to(model.device, torch.float32)
+    return vector[:, None, :] if vector.ndim == 2 else vector
+
+
+@contextmanager
+def _change_input(module: nn.Module, change: Change) -> Iterator[None]:
+    def hook(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _change_output(module: nn.Module, change: Change) -> Iterator[None]:
+    def hook(_module: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        # A block may return a bare tensor or a tuple that begins with it.
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,203 @@
+"""A chat model: the network, its tokenizer and its chat template, and where the instruction ends in tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from refusal.architectures import Architecture, find
+from refusal.errors import BadInput, UnsupportedModel
+
+BUNDLED = "organism"  # the name under which the bundled chat model goes
+# Instructions that end in every kind of character, so that what all their renderings share at the end is template.
+PROBES = (
+    "Name a colour",
+    "Why?",
+    "count to 7",
+    'He said "no"',
+    "f(x)",
+    "Grüße 你好",
+    "stop.",
+    "a, b;",
+    "END\\",
+    "x=*",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ChatModel:
+    """A Hugging Face causal language model with its tokenizer; both stay reachable and unchanged.
+
+    `network` and `tokenizer` are the transformers objects. `post_instruction` are the token ids that the chat template
+    puts behind every instruction. `choices` says which settings were chosen for the user, and why.
+    """
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    name: str
+    system: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+    post_instruction: tuple[int, ...] = ()
+
+    @property
+    def n_layers(self) -> int:
+        """How many decoder blocks there are."""
+        return len(self.network.get_submodule(self.architecture.blocks))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding lies, and so where token ids have to be."""
+        return self.network.get_submodule(self.architecture.embedding).weight.device
+
+    @property
+    def post_instruction_tokens(self) -> tuple[str, ...]:
+        """The text of each post-instruction token, first first."""
+        return tuple(self.tokenizer.decode([token]) for token in self.post_instruction)
+
+    def encode(self, instruction: str) -> list[int]:
+        """Render one instruction through the chat template, ready for the answer, as token ids.
+
+        Raises UnsupportedModel when the rendering does not end in the post-instruction tokens.
+        """
+        tokens = _render(self, instruction)
+        if tuple(tokens[-len(self.post_instruction) :]) != self.post_instruction:
+            raise UnsupportedModel(
+                f"The chat template of {self.name} merges the end of this instruction with its own tokens: "
+                f"{instruction[-20:]!r} (last characters). Remove or change that prompt."
+            )
+        return tokens
+
+
+def load_model(
+    model: str | Path | PreTrainedModel = BUNDLED,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    system: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> ChatModel:
+    """Load a chat model by Hugging Face id or folder, take one already loaded, or (default) the bundled one.
+
+    `dtype` is a torch dtype name or "auto" (float32 on a CPU, else the checkpoint's). `device` is "cpu", "cuda", … or
+    "auto". `system` and `template_arguments` (such as `{"enable_thinking": False}`) go to the chat template.
+    Raises BadInput for a name that cannot be loaded or a setting that does not exist, UnsupportedModel for an
+    architecture, tokenizer or template that is not covered.
+    """
+    choices: dict[str, str] = {}
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is None:
+            raise BadInput("load_model was given a loaded network without its tokenizer. Pass both.")
+        network, name = model, str(model.config.name_or_path or type(model).__name__)
+    else:
+        name, path = str(model), _path(str(model))
+        chosen_device = _choose_device(device, choices)
+        chosen_dtype = _choose_dtype(dtype, chosen_device, choices)
+        tokenizer = tokenizer or _load(AutoTokenizer, path, {})
+        network = _load(AutoModelForCausalLM, path, {"dtype": chosen_dtype})
+        network.to(chosen_device)  # pyright: ignore[reportArgumentType]
+    network.eval()
+    architecture = find(network)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        choices["pad token"] = (
+            f"{tokenizer.eos_token!r}, because the tokenizer names none (padding is masked)"
+        )
+    bare = ChatModel(network, tokenizer, architecture, name, system, dict(template_arguments or {}), choices)
+    return replace(bare, post_instruction=_post_instruction(bare))
+
+
+def _path(name: str) -> str:
+    if name != BUNDLED:
+        return name
+    from refusal.organism import checkpoint  # the bundled weights live beside the code
+
+    return str(checkpoint("chat"))
+
+
+def _choose_device(device: str, choices: dict[str, str]) -> torch.device:
+    if device == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        choices["device"] = f"{kind}: the fastest that torch finds here"
+        return torch.device(kind)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise BadInput(f"There is no device '{device}'. Give cpu, cuda, cuda:1, mps or auto.") from error
+
+
+def _choose_dtype(dtype: str, device: torch.device, choices: dict[str, str]) -> Any:
+    if dtype == "auto":
+        cpu = device.type == "cpu"
+        choices["dtype"] = "float32: exact and fast on a CPU" if cpu else "the checkpoint's own"
+        return torch.float32 if cpu else "auto"
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise BadInput(f"'{dtype}' is not a floating point dtype. Give float32, bfloat16, float16 or auto.")
+    return found
+
+
+def _load(auto: Any, path: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return auto.from_pretrained(path, **arguments)
+    except (OSError, ValueError, KeyError) as error:
+        kind = "is a folder without a loadable model" if Path(path).is_dir() else "could not be loaded"
+        raise BadInput(
+            f"'{path}' {kind}: {_first_line(error)} Give a folder that holds a Hugging Face model and tokenizer, a Hub id "
+            "(check the spelling, the network, and access to gated models), or no model for the bundled one."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__).rstrip(".") + "."
+
+
+def _render(model: ChatModel, instruction: str) -> list[int]:
+    messages = [{"role": "system", "content": model.system}] if model.system is not None else []
+    messages.append({"role": "user", "content": instruction})
+    rendered = model.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, **model.template_arguments
+    )
+    return list(rendered["input_ids"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def _post_instruction(model: ChatModel) -> tuple[int, ...]:
+    """Find the template's tokens behind the instruction: the longest end that all rendered probes share.
+
+    In token space, because the template's text tokenised alone can differ from the same text inside a prompt
+    (the official Llama-2 run got a position that is an instruction token that way).
+    """
+    if not model.tokenizer.chat_template:
+        raise UnsupportedModel(
+            f"The tokenizer of {model.name} has no chat template, so where an instruction ends is unknown. "
+            "Use a chat model, or set tokenizer.chat_template before passing the loaded model."
+        )
+    rendered = [_render(model, probe) for probe in PROBES]
+    for probe, tokens in zip(PROBES, rendered, strict=True):
+        if probe not in model.tokenizer.decode(tokens) or len(set(map(tuple, rendered))) < len(PROBES):
+            raise UnsupportedModel(
+                f"The chat template of {model.name} hides the user's text: {probe!r} is not in the rendered prompt "
+                f"{model.tokenizer.decode(tokens)!r}. Check the chat template and the tokenizer that was loaded."
+            )
+    shared = _common_end(rendered)
+    if not shared:
+        raise UnsupportedModel(
+            f"The chat template of {model.name} puts no token behind the instruction, so there is no "
+            "post-instruction position to read. Use a template with a generation prompt."
+        )
+    return shared
+
+
+def _common_end(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    length = 0
+    for tokens in zip(*(reversed(s) for s in sequences), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        length += 1
+    return tuple(sequences[0][len(sequences[0]) - length :])

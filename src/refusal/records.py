@@ -1,0 +1,252 @@
+"""What a run leaves on disk: typed, versioned, and written whole or not at all. No torch.
+
+Every file goes to a temporary name beside its place, is flushed, and is renamed, so a kill or a full disk leaves
+the old file or none. `Run` keeps, in `run.json`, the hash of what each step read and of what it wrote.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refusal.errors import BadInput, BadRunFolder, Unavailable
+
+RUN_FORMAT = 1
+Json = Any  # what json.dumps takes
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises Unavailable for a full disk and BadInput for a place without access."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        _forget(temporary)
+        raise _disk_error(path, error) from error
+    except BaseException:
+        _forget(temporary)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write strict JSON (NaN becomes null), indented, whole or not at all."""
+    write_text(path, json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Json]]) -> None:
+    """Write JSON lines, a row a line, whole or not at all."""
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def read_json(path: Path) -> Json:
+    """Read one JSON file of a run. Raises BadRunFolder when it is missing or broken."""
+    return _parse(path, json.loads)
+
+
+def read_rows(path: Path) -> list[dict[str, Json]]:
+    """Read JSON lines. Raises BadRunFolder when the file is missing or a line is broken."""
+    return _parse(path, lambda text: [json.loads(line) for line in text.splitlines() if line])
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_hash(value: Json) -> str:
+    """Return the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(_strict(value), sort_keys=True).encode()).hexdigest()
+
+
+class Journal:
+    """Rows of a long step, appended as they come, so that a killed step goes on where it stopped.
+
+    Every row carries its `index`. A last line cut off by a kill is dropped. `finish` writes the rows in order of
+    their index to the final file and forgets the journal. `inputs` is the hash of what the step depends on: a
+    journal begun with other inputs is thrown away.
+    """
+
+    def __init__(self, final: Path, inputs: str):
+        self.final, self.inputs = final, inputs
+        self.path = final.with_name(f".{final.name}.journal")
+        self.rows = self._recover()
+
+    def append(self, rows: Sequence[Mapping[str, Json]]) -> None:
+        """Add finished rows, flushed to disk before returning."""
+        try:
+            new = not self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(
+                    ([_line({"inputs": self.inputs})] if new else []) + [_line(row) for row in rows]
+                )
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _disk_error(self.path, error) from error
+        self.rows |= {row["index"]: dict(row) for row in rows}
+
+    def finish(self) -> list[dict[str, Json]]:
+        """Write the final file, remove the journal, and return the rows in order."""
+        rows = [{k: v for k, v in self.rows[i].items() if k != "index"} for i in sorted(self.rows)]
+        write_rows(self.final, rows)
+        _forget(self.path)
+        return rows
+
+    def _recover(self) -> dict[int, dict[str, Json]]:
+        if not self.path.exists():
+            return {}
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        whole = text[: text.rfind("\n") + 1]
+        header, *rows = [json.loads(line) for line in whole.splitlines()] or [{}]
+        if header.get("inputs") != self.inputs:
+            _forget(self.path)
+            return {}
+        if whole != text:
+            write_text(self.path, whole)
+        return {row["index"]: row for row in rows}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. `run.json` in it is the record of what was asked, of every step, and of every choice."""
+
+    folder: Path
+
+    @property
+    def _record_path(self) -> Path:
+        return self.folder / "run.json"
+
+    @classmethod
+    def open(cls, folder: Path, about: Mapping[str, Json]) -> "Run":
+        """Open or create a run folder. `about` is what identifies the run; a folder of another run is refused.
+
+        Raises BadRunFolder for a corrupt or foreign folder, and the errors of `write_bytes`.
+        """
+        run = cls(folder)
+        if run._record_path.exists():
+            found = run.record
+            if found.get("about") != _strict(about):
+                raise BadRunFolder(
+                    f"{folder} holds another run (its settings differ from these). Give another --out, or remove the folder."
+                )
+            return run
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadRunFolder(
+                f"{folder} exists and is not a run folder (no run.json). Give an empty or new --out."
+            )
+        write_json(
+            run._record_path,
+            {"format": RUN_FORMAT, "about": _strict(about), "status": "running", "steps": {}},
+        )
+        return run
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Open a finished or stopped run to read it. Raises BadRunFolder when it is not one."""
+        run = cls(folder)
+        assert run.record is not None
+        return run
+
+    @property
+    def record(self) -> dict[str, Json]:
+        """The parsed `run.json`. Raises BadRunFolder when it is missing, broken or of another format."""
+        record = read_json(self._record_path)
+        found = record.get("format") if isinstance(record, dict) else None
+        if found != RUN_FORMAT:
+            raise BadRunFolder(
+                f"{self._record_path} is of format {found}, and this version reads format {RUN_FORMAT}. "
+                "Use the version of the package that wrote it, or run again into a new folder."
+            )
+        return record
+
+    def note(self, **facts: Json) -> None:
+        """Add facts to `run.json` (environment, choices and their reasons, counts)."""
+        write_json(self._record_path, self.record | facts)
+
+    def done(self, step: str, inputs: str) -> bool:
+        """Tell whether a step has run on these inputs. Raises BadRunFolder when a file it wrote was changed since."""
+        entry = self.record["steps"].get(step)
+        if entry is None or entry["inputs"] != inputs:
+            return False
+        for name, digest in entry["outputs"].items():
+            path = self.folder / name
+            if not path.exists():
+                return False
+            if file_hash(path) != digest:
+                raise BadRunFolder(
+                    f"{path} is not what step '{step}' wrote (its hash differs). Remove that file to compute it again."
+                )
+        return True
+
+    @contextmanager
+    def step(self, name: str, inputs: str, outputs: Sequence[str]) -> Iterator[None]:
+        """Run a step's body, then record its inputs, the hashes of its outputs, and its seconds."""
+        start = time.perf_counter()
+        yield
+        record = self.record
+        record["steps"][name] = {
+            "inputs": inputs,
+            "outputs": {output: file_hash(self.folder / output) for output in outputs},
+            "seconds": round(time.perf_counter() - start, 3),
+        }
+        write_json(self._record_path, record)
+
+
+def _parse(path: Path, parse: Callable[[str], Json]) -> Json:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadRunFolder(
+            f"{path} is missing. Give the folder of a run, or run again to make it."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BadRunFolder(
+            f"{path} cannot be read: {error}. Remove that file to compute it again."
+        ) from error
+
+
+def _line(row: Mapping[str, Json]) -> str:
+    return json.dumps(_strict(row), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _strict(value: Json) -> Json:
+    """Replace what strict JSON cannot hold: NaN and infinities become null, tuples lists, paths text."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _disk_error(path: Path, error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            f"The disk is full: {path} was not written. Free some space and run again; it will go on."
+        )
+    return BadInput(
+        f"Cannot write {path}: {error.strerror or error}. Give an output folder that you may write to."
+    )

@@ -1,0 +1,54 @@
+"""Rates with intervals."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import sqrt
+
+Z95 = 1.959963984540054  # two-sided 95 %
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`k` of `n`, with the 95 % Wilson score interval."""
+
+    k: int
+    n: int
+    undetermined: int = 0  # verdicts a judge could not give; not in n
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.k <= self.n, (self.k, self.n)
+
+    @property
+    def rate(self) -> float:
+        """k / n, or NaN when nothing was counted."""
+        return self.k / self.n if self.n else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The Wilson interval: the rates p with |k/n − p| ≤ z·sqrt(p(1−p)/n); (0, 1) when nothing was counted."""
+        if not self.n:
+            return 0.0, 1.0
+        centre = (self.rate + Z95**2 / (2 * self.n)) / (1 + Z95**2 / self.n)
+        half = Z95 / (1 + Z95**2 / self.n)
+        half *= sqrt(self.rate * (1 - self.rate) / self.n + Z95**2 / (4 * self.n**2))
+        # At k = 0 and k = n the bound is exact, and rounding must not push it past the rate.
+        low = 0.0 if self.k == 0 else centre - half
+        high = 1.0 if self.k == self.n else centre + half
+        return low, high
+
+    def record(self, name: str) -> dict[str, float | int]:
+        """Return the flat form that results carry: `{name: k, "n", "rate", "low", "high"}`."""
+        low, high = self.interval
+        row = {name: self.k, "n": self.n, "rate": self.rate, "low": low, "high": high}
+        return row | ({"undetermined": self.undetermined} if self.undetermined else {})
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.k}/{self.n} = {self.rate:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def count(verdicts: Iterable[bool | None]) -> Rate:
+    """Count verdicts into a rate; `None` is undetermined and stays out of n."""
+    listed = list(verdicts)
+    known = [v for v in listed if v is not None]
+    return Rate(sum(known), len(known), len(listed) - len(known))
