@@ -72,7 +72,7 @@ def find(network: nn.Module) -> Architecture:
 
 def blocks(network: nn.Module, row: Architecture) -> list[nn.Module]:
     """Return the decoder blocks, first layer first."""
-    return [block for block in network.get_submodule(row.blocks).children()]
+    return list(network.get_submodule(row.blocks).children())
 
 
 def writers(network: nn.Module, row: Architecture) -> Iterator[tuple[str, nn.Module]]:

@@ -36,8 +36,8 @@ class Direction:
     def __post_init__(self) -> None:
         if not self.vector.isfinite().all() or not self.vector.any():
             raise BadInput(
-                f"The direction at position {self.position}, layer {self.layer} is zero or not finite, so it has no unit "
-                "vector. Choose another candidate (layer 0 has no difference under a fixed chat template)."
+                f"The direction at position {self.position}, layer {self.layer} is zero or not finite, so it has "
+                "no unit vector. Choose another candidate (layer 0 has no difference under a fixed chat template)."
             )
 
     @property
@@ -52,9 +52,7 @@ class Direction:
 
     def random(self, seed: int) -> "Direction":
         """Return the control: a direction of the same length and layer, drawn uniformly from the sphere."""
-        noise = torch.randn(
-            self.vector.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-        )
+        noise = torch.randn(self.vector.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         vector = (equations.unit(noise) * self.norm).to(self.vector.dtype)
         return Direction(vector, self.layer, self.position, {**self.origin, "random_seed": seed})
 
@@ -107,8 +105,8 @@ class Candidates:
         """Return one candidate as a direction. Raises BadInput outside the positions and layers there are."""
         if position not in self.positions or layer not in range(self.n_layers):
             raise BadInput(
-                f"There is no candidate at position {position}, layer {layer}: positions run from {self.positions[0]} to −1 "
-                f"and layers from 0 to {self.n_layers - 1}."
+                f"There is no candidate at position {position}, layer {layer}: positions run from {self.positions[0]} "
+                f"to −1 and layers from 0 to {self.n_layers - 1}."
             )
         return Direction(self.differences[position, layer].clone(), layer, position, self.origin)
 

@@ -1,4 +1,4 @@
-"""How forward passes are batched: equal lengths together, a token budget, last-position logits, out-of-memory backoff."""
+"""How forward passes are batched: like lengths together, a token budget, last-position logits, memory backoff."""
 
 from collections.abc import Callable, Sequence
 

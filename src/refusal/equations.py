@@ -20,7 +20,8 @@ def unit(vector: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
 
 def project(x: Float[Tensor, "*n d"], unit: Float[Tensor, "*r d"]) -> Float[Tensor, "*n"]:
     """Return the scalar component r̂ᵀx of every row of `x`, in float32 or wider."""
-    return (_wide(x) * unit.to(_wide(x))).sum(-1)
+    wide = _wide(x)
+    return (wide * unit.to(wide)).sum(-1)
 
 
 def ablate(x: Float[Tensor, "*n d"], unit: Float[Tensor, "*r d"]) -> Float[Tensor, "*n d"]:
@@ -30,12 +31,10 @@ def ablate(x: Float[Tensor, "*n d"], unit: Float[Tensor, "*r d"]) -> Float[Tenso
     """
     wide = _wide(x)
     r = unit.to(wide)
-    return (wide - (wide * r).sum(-1, keepdim=True) * r).to(x.dtype)
+    return (wide - project(wide, r)[..., None] * r).to(x.dtype)
 
 
-def add(
-    x: Float[Tensor, "*n d"], vector: Float[Tensor, "*r d"], coefficient: float = 1.0
-) -> Float[Tensor, "*n d"]:
+def add(x: Float[Tensor, "*n d"], vector: Float[Tensor, "*r d"], coefficient: float = 1.0) -> Float[Tensor, "*n d"]:
     """Add a direction with its own length: x' = x + c·r (paper eq. 3). Same dtype out as in."""
     wide = _wide(x)
     return (wide + coefficient * vector.to(wide)).to(x.dtype)

@@ -28,9 +28,7 @@ def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
     Projects the input of every block and what its attention and MLP add, at every position, of the prompt and of
     generated tokens. With rows `b d` (any length, not zero) every row of the batch loses its own direction.
     """
-    unit = _for_stream(
-        direction.unit if isinstance(direction, Direction) else equations.unit(direction), model
-    )
+    unit = _for_stream(direction.unit if isinstance(direction, Direction) else equations.unit(direction), model)
     change: Change = lambda x: equations.ablate(x, unit)  # noqa: E731
     row = model.architecture
     with ExitStack() as stack:
@@ -78,15 +76,11 @@ def capture(
     with ExitStack() as stack:
         for block in blocks(model.network, row):
             for site in kept:
-                stack.enter_context(
-                    _watch(block, row.attention, row.mlp, row.mid_norm, site, kept[site], positions)
-                )
+                stack.enter_context(_watch(block, row.attention, row.mlp, row.mid_norm, site, kept[site], positions))
         yield kept
 
 
-def _watch(
-    block: nn.Module, attention: str, mlp: str, mid_norm: str, site: str, into: list[Tensor], positions: slice
-):
+def _watch(block: nn.Module, attention: str, mlp: str, mid_norm: str, site: str, into: list[Tensor], positions: slice):
     def keep(x: Tensor) -> Tensor:
         into.append(x[:, positions])
         return x

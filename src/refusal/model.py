@@ -105,9 +105,7 @@ def load_model(
     architecture = find(network)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-        choices["pad token"] = (
-            f"{tokenizer.eos_token!r}, because the tokenizer names none (padding is masked)"
-        )
+        choices["pad token"] = f"{tokenizer.eos_token!r}, because the tokenizer names none (padding is masked)"
     bare = ChatModel(network, tokenizer, architecture, name, system, dict(template_arguments or {}), choices)
     return replace(bare, post_instruction=_post_instruction(bare))
 
@@ -148,8 +146,8 @@ def _load(auto: Any, path: str, arguments: dict[str, Any]) -> Any:
     except (OSError, ValueError, KeyError) as error:
         kind = "is a folder without a loadable model" if Path(path).is_dir() else "could not be loaded"
         raise BadInput(
-            f"'{path}' {kind}: {_first_line(error)} Give a folder that holds a Hugging Face model and tokenizer, a Hub id "
-            "(check the spelling, the network, and access to gated models), or no model for the bundled one."
+            f"'{path}' {kind}: {_first_line(error)} Give a folder that holds a Hugging Face model and tokenizer, a "
+            "Hub id (check the spelling, the network, and access to gated models), or no model for the bundled one."
         ) from error
 
 

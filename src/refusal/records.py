@@ -94,9 +94,7 @@ class Journal:
             new = not self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(
-                    ([_line({"inputs": self.inputs})] if new else []) + [_line(row) for row in rows]
-                )
+                file.writelines(([_line({"inputs": self.inputs})] if new else []) + [_line(row) for row in rows])
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -145,13 +143,12 @@ class Run:
             found = run.record
             if found.get("about") != _strict(about):
                 raise BadRunFolder(
-                    f"{folder} holds another run (its settings differ from these). Give another --out, or remove the folder."
+                    f"{folder} holds another run (its settings differ from these). "
+                    "Give another --out, or remove the folder."
                 )
             return run
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise BadRunFolder(
-                f"{folder} exists and is not a run folder (no run.json). Give an empty or new --out."
-            )
+            raise BadRunFolder(f"{folder} exists and is not a run folder (no run.json). Give an empty or new --out.")
         write_json(
             run._record_path,
             {"format": RUN_FORMAT, "about": _strict(about), "status": "running", "steps": {}},
@@ -214,13 +211,9 @@ def _parse(path: Path, parse: Callable[[str], Json]) -> Json:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BadRunFolder(
-            f"{path} is missing. Give the folder of a run, or run again to make it."
-        ) from error
+        raise BadRunFolder(f"{path} is missing. Give the folder of a run, or run again to make it.") from error
     except (OSError, ValueError) as error:
-        raise BadRunFolder(
-            f"{path} cannot be read: {error}. Remove that file to compute it again."
-        ) from error
+        raise BadRunFolder(f"{path} cannot be read: {error}. Remove that file to compute it again.") from error
 
 
 def _line(row: Mapping[str, Json]) -> str:
@@ -244,9 +237,5 @@ def _forget(path: Path) -> None:
 
 def _disk_error(path: Path, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(
-            f"The disk is full: {path} was not written. Free some space and run again; it will go on."
-        )
-    return BadInput(
-        f"Cannot write {path}: {error.strerror or error}. Give an output folder that you may write to."
-    )
+        return Unavailable(f"The disk is full: {path} was not written. Free some space and run again; it will go on.")
+    return BadInput(f"Cannot write {path}: {error.strerror or error}. Give an output folder that you may write to.")

@@ -40,6 +40,9 @@ class Limits:
         return int(n_layers * (1.0 - self.prune_layers))
 
 
+OFFICIAL = Limits()
+
+
 @dataclass(frozen=True)
 class Score:
     """One candidate's three scores; lower bypass, higher induce and lower KL are better."""
@@ -85,7 +88,7 @@ class Verdicts:
         }
 
 
-def choose(scores: Iterable[Score], n_layers: int, *, limits: Limits = Limits()) -> Verdicts:
+def choose(scores: Iterable[Score], n_layers: int, *, limits: Limits = OFFICIAL) -> Verdicts:
     """Give every candidate its verdict: lowest bypass among those within the limits, ties to the first.
 
     `scores` come in enumeration order (position from −P to −1, layers ascending inside), which settles ties as the
@@ -96,9 +99,7 @@ def choose(scores: Iterable[Score], n_layers: int, *, limits: Limits = Limits())
         raise BadInput("There are no candidate scores to choose from: the list is empty.")
     worst = max(score.layer for score in listed)
     if worst >= n_layers:
-        raise BadInput(
-            f"A candidate is at layer {worst}, but the model has {n_layers} layers (0 to {n_layers - 1})."
-        )
+        raise BadInput(f"A candidate is at layer {worst}, but the model has {n_layers} layers (0 to {n_layers - 1}).")
     judged = [_with_verdict(score, n_layers, limits) for score in listed]
     passing = [i for i, score in enumerate(judged) if score.verdict == SURVIVOR]
     if passing:
@@ -114,11 +115,7 @@ def read_scores(path: Path) -> list[Score]:
     """
     text = _read_text(path)
     try:
-        rows = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(t) for t in text.splitlines() if t]
-        )
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(t) for t in text.splitlines() if t]
         return [_read_score(row) for row in rows]
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
@@ -131,15 +128,11 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"Cannot read the scores in {path}: {error}. Give a JSON or JSON-lines file."
-        ) from error
+        raise BadInput(f"Cannot read the scores in {path}: {error}. Give a JSON or JSON-lines file.") from error
 
 
 def _read_score(row: dict[str, object]) -> Score:
-    names = (
-        ("bypass", "induce", "kl") if "bypass" in row else ("refusal_score", "steering_score", "kl_div_score")
-    )
+    names = ("bypass", "induce", "kl") if "bypass" in row else ("refusal_score", "steering_score", "kl_div_score")
     bypass, induce, kl = (float("nan") if row[name] is None else float(str(row[name])) for name in names)
     verdict = NO_DIFFERENCE if row.get("verdict") == NO_DIFFERENCE else ""
     return Score(int(str(row["position"])), int(str(row["layer"])), bypass, induce, kl, verdict)

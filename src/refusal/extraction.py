@@ -1,0 +1,98 @@
+"""Prompts → candidates: which prompts count, and the class means of the residual stream."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from rich.progress import track
+from torch import Tensor
+
+from refusal import engine, equations
+from refusal.direction import Candidates, Direction
+from refusal.errors import TooFewPrompts
+from refusal.interventions import capture
+from refusal.model import ChatModel
+from refusal.prompts import Prompt
+
+MIN_PROMPTS = 2  # below this a mean, or a score on validation prompts, says nothing
+Prompts = Sequence[Prompt | str]
+
+
+def instructions(prompts: Prompts) -> list[str]:
+    """Return the text of each prompt."""
+    return [prompt if isinstance(prompt, str) else prompt.instruction for prompt in prompts]
+
+
+def encode(model: ChatModel, prompts: Prompts) -> list[list[int]]:
+    """Render every prompt through the chat template, as token ids. Raises TooFewPrompts for an empty list."""
+    if not prompts:
+        raise TooFewPrompts("The list of prompts is empty. Give at least one prompt.")
+    return [model.encode(text) for text in instructions(prompts)]
+
+
+def refusal_scores(model: ChatModel, prompts: Prompts, *, tokens: Int[Tensor, " t"]) -> Float[Tensor, " n"]:
+    """Return the refusal metric (log-odds of a refusal token coming first) of every prompt, float64."""
+    return equations.refusal_metric(engine.last_logits(model, encode(model, prompts)), tokens)
+
+
+def filter_prompts(
+    model: ChatModel, prompts: Sequence[Prompt], *, tokens: Int[Tensor, " t"], refused: bool
+) -> tuple[Prompt, ...]:
+    """Keep the prompts that the model treats as their class says: harmful with metric > 0, harmless with metric < 0.
+
+    Strict on both sides and applied to train and validation, as in the official code (paper section B says otherwise).
+    Raises TooFewPrompts when fewer than two are left.
+    """
+    scores = refusal_scores(model, prompts, tokens=tokens)
+    kept = tuple(p for p, score in zip(prompts, scores.tolist(), strict=True) if (score > 0 if refused else score < 0))
+    if len(kept) < MIN_PROMPTS:
+        kind, sign, mean = ("harmful", ">", scores.mean()) if refused else ("harmless", "<", scores.mean())
+        raise TooFewPrompts(
+            f"Filtering left {len(kept)} of {len(prompts)} {kind} prompts (metric {sign} 0; their mean is {mean:.2f}). "
+            "The refusal tokens do not fit this model, or it does not treat these prompts as expected: look at its "
+            "first tokens with `refusal ask`, set --refusal-tokens, or give other prompts."
+        )
+    return kept
+
+
+def mean_difference(
+    model: ChatModel, harmful: Prompts, harmless: Prompts, *, show_progress: bool = False
+) -> Candidates:
+    """Average resid_pre of every layer at every post-instruction position over two contrasting sets.
+
+    The differences of these means are the candidate directions (paper eq. 1 and 2). Means are streamed in float64.
+    Raises TooFewPrompts when a set is empty.
+    """
+    means = [_mean(model, prompts, show_progress) for prompts in (harmful, harmless)]
+    origin = {"model": model.name, "harmful": len(harmful), "harmless": len(harmless)}
+    return Candidates(means[0], means[1], model.post_instruction_tokens, origin)
+
+
+@torch.no_grad()
+def _mean(model: ChatModel, prompts: Prompts, show_progress: bool) -> Float[Tensor, "p l d"]:
+    tokens = encode(model, prompts)
+    n_positions = len(model.post_instruction)
+    total = torch.zeros(())
+    batches = engine.plan([len(row) for row in tokens])
+    with capture(model, positions=slice(-n_positions, None)) as kept:
+        for batch in track(batches, "Extracting", disable=not show_progress, transient=True):
+            engine.forward(model, [tokens[i] for i in batch])
+            # Moved before widening: some devices have no float64.
+            total = total + torch.stack([x.cpu().double().sum(0) for x in kept["resid_pre"]], dim=1)
+            kept["resid_pre"].clear()
+    return total / len(tokens)
+
+
+@torch.no_grad()
+def projections(model: ChatModel, prompts: Prompts, *, direction: Direction) -> Float[Tensor, "n l"]:
+    """Return the component of resid_pre along r̂ at the direction's own position, for every prompt and layer."""
+    tokens = encode(model, prompts)
+    rows: dict[int, Tensor] = {}
+    position = slice(direction.position, direction.position + 1 or None)
+    with capture(model, positions=position) as kept:
+        for batch in engine.plan([len(row) for row in tokens]):
+            engine.forward(model, [tokens[i] for i in batch])
+            layers = [equations.project(x[:, 0].cpu(), direction.unit) for x in kept["resid_pre"]]
+            rows.update(zip(batch, torch.stack(layers, dim=1), strict=True))
+            kept["resid_pre"].clear()
+    return torch.stack([rows[i] for i in range(len(tokens))])

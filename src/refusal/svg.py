@@ -1,0 +1,171 @@
+"""Axes and marks as SVG text: data in, escaped markup out. The drawing under `figures`; it knows no records.
+
+Static SVG rather than a charting library's script: a few kilobytes a figure, readable offline and in print.
+Colours are CSS variables of `STYLE`, so a figure follows the reader's light or dark scheme.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, darkened or lightened for contrast with the paper.
+STYLE = """
+:root { --paper: #fff; --ink: #1c1e21; --muted: #5d636b; --grid: #e2e5e9; --shade: #8a919a26;
+  --c0: #0072b2; --c1: #c75300; --c2: #00805d; --c3: #a8457f; --c4: #8f6b00; --c5: #3f93c7; --c6: #6b4ea0;
+  --c7: #868e98; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e8eaed; --muted: #a2a9b3; --grid: #31363d;
+  --shade: #8a919a33; --c0: #5ab4f0; --c1: #f59150; --c2: #3fc796; --c3: #e592c3; --c4: #e6bd48; --c5: #9ad4f7;
+  --c6: #b9a1ee; --c7: #8f97a1; } }
+svg.figure { font: 12px system-ui, sans-serif; fill: var(--ink); }
+svg.figure .muted { fill: var(--muted); font-size: 11px; }
+svg.figure .title { font-weight: 600; font-size: 13.5px; }
+svg.figure .grid { stroke: var(--grid); }
+svg.figure .shade { fill: var(--shade); }
+svg.figure .line { fill: none; stroke-width: 1.8; }
+svg.figure .band { opacity: .18; }
+svg.figure .limit { stroke: var(--ink); stroke-width: 1.2; }
+svg.figure .base { stroke: var(--muted); stroke-width: 1.2; stroke-dasharray: 5 4; }
+svg.figure .whisker { stroke: var(--ink); stroke-width: 1.4; }
+svg.figure .ring { fill: none; stroke: var(--ink); stroke-width: 2; }
+"""
+COLOURS = 7  # c0 to c6 tell series apart
+GREY = 7  # c7 is for controls
+CIRCLE, CROSS = "M-3.4 0A3.4 3.4 0 1 0 3.4 0A3.4 3.4 0 1 0-3.4 0Z", "M-3-3L3 3M-3 3L3-3"
+SHAPES = (CIRCLE, "M-3-3H3V3H-3Z", "M0-4L4 3H-4Z", "M0-4.4L4.4 0L0 4.4L-4.4 0Z", "M0 4L-4-3H4Z")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """A picture of `width` by `height` points whose inner frame shows the data ranges `x` and `y`.
+
+    With `log` the y axis is logarithmic, and values under `y[0]` are drawn on its lower edge.
+    """
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    log: bool = False
+    width: int = 420
+    height: int = 280
+    left: int = 52
+    right: int = 14
+    top: int = 48
+    bottom: int = 40
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Return where a data point lies in the picture."""
+        low, high, value = (log10(max(v, self.y[0])) if self.log else v for v in (*self.y, y))
+        across = (x - self.x[0]) / (self.x[1] - self.x[0] or 1)
+        up = (value - low) / (high - low or 1)
+        inner_width, inner_height = self.width - self.left - self.right, self.height - self.top - self.bottom
+        return round(self.left + across * inner_width, 2), round(self.top + (1 - up) * inner_height, 2)
+
+    def path(self, points: Iterable[tuple[float, float]]) -> str:
+        """Return the path data of a line through data points."""
+        return "M" + "L".join("{} {}".format(*self.at(x, y)) for x, y in points)
+
+    def line(self, points: Sequence[tuple[float, float]], colour: int) -> str:
+        """Draw a line through data points."""
+        return f'<path class="line" stroke="var(--c{colour})" d="{self.path(points)}"/>' if points else ""
+
+    def mark(self, point: tuple[float, float], title: str, colour: int, *, shape: str = CIRCLE) -> str:
+        """Draw one data point that tells `title` when pointed at."""
+        x, y = self.at(*point)
+        paint = f"var(--c{colour})"
+        return (
+            f'<path class="mark" transform="translate({x} {y})" d="{shape}" fill="{paint}" stroke="{paint}">'
+            f"<title>{escape(title)}</title></path>"
+        )
+
+    def ring(self, point: tuple[float, float]) -> str:
+        """Draw a ring around a data point."""
+        x, y = self.at(*point)
+        return f'<circle class="ring" cx="{x}" cy="{y}" r="8"/>'
+
+    def segment(self, start: tuple[float, float], end: tuple[float, float], kind: str) -> str:
+        """Draw a straight line of one of the kinds in `STYLE`."""
+        (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
+        return f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
+
+    def horizontal(self, y: float, kind: str, label: str) -> str:
+        """Draw a line across the frame, with its name at the left end."""
+        left, right = self.x
+        return self.segment((left, y), (right, y), kind) + self.text((left, y), label, dx=4, dy=-4)
+
+    def vertical(self, x: float, kind: str) -> str:
+        """Draw a line up the frame."""
+        return self.segment((x, self.y[0]), (x, self.y[1]), kind)
+
+    def shade(self, start: float, end: float, label: str) -> str:
+        """Shade the frame between two x values, with a name at the top."""
+        (x1, y1), (x2, y2) = self.at(start, self.y[1]), self.at(end, self.y[0])
+        box = f'<rect class="shade" x="{x1}" y="{y1}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}"/>'
+        return box + self.text(((start + end) / 2, self.y[1]), label, dy=12, anchor="middle")
+
+    def text(
+        self, point: tuple[float, float], text: str, *, dx: float = 0, dy: float = 0, anchor: str = "start"
+    ) -> str:
+        """Write beside a data point."""
+        x, y = self.at(*point)
+        return f'<text class="muted" x="{x + dx:.2f}" y="{y + dy:.2f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+    def scales(self, x_ticks: Sequence[float], y_ticks: Sequence[float], *, x_name: str, share: bool = False) -> str:
+        """Draw the grid with its numbers and the name of the x axis; `share` writes y in per cent."""
+        low = self.y[0]
+        across = [self.text((x, low), number(x), dy=15, anchor="middle") for x in x_ticks]
+        up = [
+            self.segment((self.x[0], y), (self.x[1], y), "grid")
+            + self.text((self.x[0], y), f"{100 * y:.0f} %" if share else number(y), dx=-6, dy=4, anchor="end")
+            for y in y_ticks
+        ]
+        middle = sum(self.x) / 2
+        return "".join([*up, *across, self.text((middle, low), x_name, dy=31, anchor="middle")])
+
+    def picture(self, title: str, note: str, marks: Iterable[str]) -> str:
+        """Return the whole SVG element."""
+        head = f'<text class="title" x="6" y="17">{escape(title)}</text>'
+        under = f'<text class="muted" x="6" y="34">{escape(note)}</text>' if note else ""
+        return (
+            f'<svg class="figure" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(title)}">'
+            f"{head}{under}{''.join(marks)}</svg>"
+        )
+
+
+def number(value: float) -> str:
+    """Return a number in at most four digits, with a true minus sign."""
+    return f"{value:.4g}".replace("-", "−")
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return four to eight round numbers (1, 2 or 5 times a power of ten) between two values."""
+    power = 10.0 ** floor(log10((high - low) / 4))
+    step = next(m * power for m in (5, 2, 1) if (high - low) / (m * power) >= 4)
+    return [round(i * step, 10) for i in range(ceil(low / step), floor(high / step) + 1)]
+
+
+def whole_ticks(last: int) -> list[float]:
+    """Return at most about ten whole numbers from 0 to `last`."""
+    return list(range(0, last + 1, max(1, ceil(last / 10))))
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """Return the powers of ten from `low` to `high`."""
+    return [10.0**i for i in range(ceil(log10(low)), floor(log10(high)) + 1)]
+
+
+def padded(values: Iterable[float]) -> tuple[float, float]:
+    """Return the range of some values with 6 % of air at either end."""
+    listed = list(values)
+    low, high = min(listed), max(listed)
+    air = 0.06 * (high - low) or 1.0
+    return low - air, high + air
+
+
+def key(entries: Iterable[tuple[int, str, str]]) -> str:
+    """Return the key to a figure, an HTML list of (colour, shape, label)."""
+    items = (
+        f'<li><svg class="figure" viewBox="-6 -6 12 12" width="12" height="12" aria-hidden="true"><path d="{shape}" '
+        f'fill="var(--c{colour})" stroke="var(--c{colour})"/></svg> {escape(label)}</li>'
+        for colour, shape, label in entries
+    )
+    return f'<ul class="key">{"".join(items)}</ul>'
