@@ -43,7 +43,7 @@ def pad(tokens: Tokens, pad_token: int) -> tuple[Int[Tensor, "b s"], Int[Tensor,
 @torch.no_grad()
 def forward(model: ChatModel, tokens: Tokens) -> Float[Tensor, "b v"]:
     """Run one batch and return the logits of the last position, in float32."""
-    ids, mask, positions = (x.to(model.device) for x in pad(tokens, int(model.tokenizer.pad_token_id)))
+    ids, mask, positions = (x.to(model.device) for x in pad(tokens, model.pad_token))
     output = model.network(
         input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=False
     )

@@ -77,7 +77,7 @@ def _greedy(model: ChatModel, max_new_tokens: int) -> GenerationConfig:
 
 @torch.no_grad()
 def _complete(model: ChatModel, tokens: Sequence[Sequence[int]], settings: GenerationConfig) -> list[list[int]]:
-    ids, mask, _ = (x.to(model.device) for x in engine.pad(tokens, int(model.tokenizer.pad_token_id)))
+    ids, mask, _ = (x.to(model.device) for x in engine.pad(tokens, model.pad_token))
     network: Any = model.network
     output = network.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
     return output[:, ids.shape[1] :].tolist()

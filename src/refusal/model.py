@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from refusal.architectures import Architecture, find
+from refusal.architectures import Architecture, blocks, find
 from refusal.errors import BadInput, UnsupportedModel
 
 BUNDLED = "organism"  # the name under which the bundled chat model goes
@@ -47,17 +47,27 @@ class ChatModel:
     @property
     def n_layers(self) -> int:
         """How many decoder blocks there are."""
-        return len(self.network.get_submodule(self.architecture.blocks))
+        return len(blocks(self.network, self.architecture))
 
     @property
     def device(self) -> torch.device:
         """Where the embedding lies, and so where token ids have to be."""
-        return self.network.get_submodule(self.architecture.embedding).weight.device
+        return next(self.network.get_submodule(self.architecture.embedding).parameters()).device
+
+    @property
+    def pad_token(self) -> int:
+        """The id that fills prompts up on the left; it is always masked."""
+        token: Any = self.tokenizer.pad_token_id
+        return int(token)
 
     @property
     def post_instruction_tokens(self) -> tuple[str, ...]:
         """The text of each post-instruction token, first first."""
-        return tuple(self.tokenizer.decode([token]) for token in self.post_instruction)
+        return tuple(self.text(token) for token in self.post_instruction)
+
+    def text(self, token: int) -> str:
+        """Return one token as text."""
+        return str(self.tokenizer.decode([token]))
 
     def encode(self, instruction: str) -> list[int]:
         """Render one instruction through the chat template, ready for the answer, as token ids.
@@ -96,11 +106,10 @@ def load_model(
         network, name = model, str(model.config.name_or_path or type(model).__name__)
     else:
         name, path = str(model), _path(str(model))
-        chosen_device = _choose_device(device, choices)
-        chosen_dtype = _choose_dtype(dtype, chosen_device, choices)
-        tokenizer = tokenizer or _load(AutoTokenizer, path, {})
-        network = _load(AutoModelForCausalLM, path, {"dtype": chosen_dtype})
-        network.to(chosen_device)  # pyright: ignore[reportArgumentType]
+        target = _choose_device(device, choices)
+        network = _load(AutoModelForCausalLM, path, {"dtype": _choose_dtype(dtype, target, choices)}).to(target)
+        tokenizer = _load(AutoTokenizer, path, {}) if tokenizer is None else tokenizer
+    assert tokenizer is not None
     network.eval()
     architecture = find(network)
     if tokenizer.pad_token_id is None:
@@ -159,10 +168,10 @@ def _first_line(error: Exception) -> str:
 def _render(model: ChatModel, instruction: str) -> list[int]:
     messages = [{"role": "system", "content": model.system}] if model.system is not None else []
     messages.append({"role": "user", "content": instruction})
-    rendered = model.tokenizer.apply_chat_template(
+    rendered: Any = model.tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, **model.template_arguments
     )
-    return list(rendered["input_ids"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return list(rendered["input_ids"])
 
 
 def _post_instruction(model: ChatModel) -> tuple[int, ...]:

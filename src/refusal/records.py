@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ Json = Any  # what json.dumps takes
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises Unavailable for a full disk and BadInput for a place without access."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -61,7 +61,7 @@ def read_json(path: Path) -> Json:
 
 def read_rows(path: Path) -> list[dict[str, Json]]:
     """Read JSON lines. Raises BadRunFolder when the file is missing or a line is broken."""
-    return _parse(path, lambda text: [json.loads(line) for line in text.splitlines() if line])
+    return _parse(path, _lines)
 
 
 def file_hash(path: Path) -> str:
@@ -99,7 +99,7 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise _disk_error(self.path, error) from error
-        self.rows |= {row["index"]: dict(row) for row in rows}
+        self.rows |= {row["index"]: _strict(row) for row in rows}  # as a resumed run would read them
 
     def finish(self) -> list[dict[str, Json]]:
         """Write the final file, remove the journal, and return the rows in order."""
@@ -111,14 +111,11 @@ class Journal:
     def _recover(self) -> dict[int, dict[str, Json]]:
         if not self.path.exists():
             return {}
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        whole = text[: text.rfind("\n") + 1]
-        header, *rows = [json.loads(line) for line in whole.splitlines()] or [{}]
-        if header.get("inputs") != self.inputs:
+        header, *rows = _parse(self.path, lambda data: _lines(data[: data.rfind(b"\n") + 1])) or [None]
+        if header != {"inputs": self.inputs}:
             _forget(self.path)
             return {}
-        if whole != text:
-            write_text(self.path, whole)
+        write_rows(self.path, [header, *rows])  # without what a kill cut off
         return {row["index"]: row for row in rows}
 
 
@@ -138,20 +135,21 @@ class Run:
 
         Raises BadRunFolder for a corrupt or foreign folder, and the errors of `write_bytes`.
         """
-        run = cls(folder)
+        run, about = cls(folder), _strict(about)
         if run._record_path.exists():
-            found = run.record
-            if found.get("about") != _strict(about):
+            found = run.record["about"]
+            if found != about:
                 raise BadRunFolder(
-                    f"{folder} holds another run (its settings differ from these). "
+                    f"{folder} holds another run: {_differences(found, about)}. "
                     "Give another --out, or remove the folder."
                 )
             return run
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        killed = _temporary(run._record_path)  # all that a run killed at once leaves behind
+        if folder.exists() and (not folder.is_dir() or any(path != killed for path in folder.iterdir())):
             raise BadRunFolder(f"{folder} exists and is not a run folder (no run.json). Give an empty or new --out.")
         write_json(
             run._record_path,
-            {"format": RUN_FORMAT, "about": _strict(about), "status": "running", "steps": {}},
+            {"format": RUN_FORMAT, "about": about, "status": "running", "steps": {}},
         )
         return run
 
@@ -159,19 +157,25 @@ class Run:
     def read(cls, folder: Path) -> "Run":
         """Open a finished or stopped run to read it. Raises BadRunFolder when it is not one."""
         run = cls(folder)
-        assert run.record is not None
+        run._read_record()
         return run
 
     @property
     def record(self) -> dict[str, Json]:
         """The parsed `run.json`. Raises BadRunFolder when it is missing, broken or of another format."""
-        record = read_json(self._record_path)
+        return self._read_record()
+
+    def _read_record(self) -> dict[str, Json]:
+        path, remedy = self._record_path, "Give another folder, or remove this one and run again."
+        record = _parse(path, json.loads, remedy)
         found = record.get("format") if isinstance(record, dict) else None
         if found != RUN_FORMAT:
             raise BadRunFolder(
-                f"{self._record_path} is of format {found}, and this version reads format {RUN_FORMAT}. "
+                f"{path} is of format {found}, and this version reads format {RUN_FORMAT}. "
                 "Use the version of the package that wrote it, or run again into a new folder."
             )
+        if not isinstance(record.get("steps"), dict) or not isinstance(record.get("about"), dict):
+            raise BadRunFolder(f"{path} does not say which run it is and what steps it has done. {remedy}")
         return record
 
     def note(self, **facts: Json) -> None:
@@ -207,13 +211,18 @@ class Run:
         write_json(self._record_path, record)
 
 
-def _parse(path: Path, parse: Callable[[str], Json]) -> Json:
+def _parse(path: Path, parse: Callable[[bytes], Json], remedy: str = "Remove that file to compute it again.") -> Json:
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(path.read_bytes())
     except FileNotFoundError as error:
         raise BadRunFolder(f"{path} is missing. Give the folder of a run, or run again to make it.") from error
     except (OSError, ValueError) as error:
-        raise BadRunFolder(f"{path} cannot be read: {error}. Remove that file to compute it again.") from error
+        raise BadRunFolder(f"{path} cannot be read: {error}. {remedy}") from error
+
+
+def _lines(data: bytes) -> list[Json]:
+    # Not `splitlines`: model text may hold other line separators, which JSON leaves as they are.
+    return [json.loads(line) for line in data.split(b"\n") if line]
 
 
 def _line(row: Mapping[str, Json]) -> str:
@@ -231,8 +240,19 @@ def _strict(value: Json) -> Json:
     return str(value) if isinstance(value, Path) else value
 
 
+def _differences(there: Mapping[str, Json], here: Mapping[str, Json]) -> str:
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return ", ".join(f"{name} is {there.get(name)!r} there and {here.get(name)!r} here" for name in names)
+
+
+def _temporary(path: Path) -> Path:
+    # Always the same name, so that what a kill leaves behind is written over by the next try.
+    return path.with_name(f".{path.name}.tmp")
+
+
 def _forget(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    with suppress(OSError):  # gone already, or in a place where it could not be made
+        path.unlink()
 
 
 def _disk_error(path: Path, error: OSError) -> Exception:

@@ -55,7 +55,7 @@ def find_refusal_tokens(
         return _given(model, given)
     config = model.network.config
     family = PAPER.get((config.model_type, config.vocab_size))
-    if family and all(model.tokenizer.decode([i]).strip() == text for i, text in family[0].items()):
+    if family and all(model.text(i).strip() == text for i, text in family[0].items()):
         ids, name = family
         return RefusalTokens(
             tuple(ids), tuple(ids.values()), f"the paper's tokens for {name} (Table 4 and official code)"
@@ -68,20 +68,20 @@ def _given(model: ChatModel, given: Sequence[int]) -> RefusalTokens:
     for token in given:
         if not 0 <= token < size:
             raise BadSetting(f"Refusal token {token} is outside the vocabulary: ids run from 0 to {size - 1}.")
-    return RefusalTokens(tuple(given), tuple(model.tokenizer.decode([i]) for i in given), "given by the user")
+    return RefusalTokens(tuple(given), tuple(model.text(i) for i in given), "given by the user")
 
 
 def _propose(model: ChatModel, harmful: Prompts, harmless: Prompts) -> RefusalTokens:
     p, q = (_first_token_distribution(model, prompts) for prompts in (harmful, harmless))
     ids = [int(i) for i in ((p >= MIN_SHARE) & (p >= MIN_RATIO * q)).nonzero().flatten()]
     if not ids:
-        top = ", ".join(f"{model.tokenizer.decode([int(i)])!r} {p[i]:.0%}" for i in p.topk(3).indices)
+        top = ", ".join(f"{model.text(int(i))!r} {p[i]:.0%}" for i in p.topk(3).indices)
         raise TooFewPrompts(
             "No refusal token can be proposed: no first token is common on harmful prompts and rare on harmless ones "
             f"(commonest on harmful: {top}). Set --refusal-tokens, or give prompts that this model refuses."
         )
     ids.sort(key=lambda i: -float(p[i]))
-    texts = tuple(model.tokenizer.decode([i]) for i in ids)
+    texts = tuple(model.text(i) for i in ids)
     shares = ", ".join(f"{text!r} {p[i]:.1%} against {q[i]:.1%}" for i, text in zip(ids, texts, strict=True))
     return RefusalTokens(
         tuple(ids),

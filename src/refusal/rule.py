@@ -6,7 +6,7 @@ cut and in the equalities, and only the code's rule gives the paper's own Table 
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 
@@ -30,6 +30,10 @@ class Limits:
     prune_layers: float = 0.2  # share of the last layers that is never chosen
 
     def __post_init__(self) -> None:
+        if isnan(self.max_kl) or isnan(self.min_induce):
+            raise BadSetting(
+                f"max_kl is {self.max_kl} and min_induce {self.min_induce}: give numbers; inf is no limit."
+            )
         if not 0 <= self.prune_layers < 1:
             raise BadSetting(
                 f"prune_layers is {self.prune_layers}: it is the share of last layers left out, so give 0 ≤ share < 1."
@@ -104,7 +108,7 @@ def choose(scores: Iterable[Score], n_layers: int, *, limits: Limits = OFFICIAL)
     passing = [i for i, score in enumerate(judged) if score.verdict == SURVIVOR]
     if passing:
         best = min(passing, key=lambda i: judged[i].bypass)  # min keeps the first of equals
-        judged[best] = _replace_verdict(judged[best], SELECTED)
+        judged[best] = replace(judged[best], verdict=SELECTED)
     return Verdicts(tuple(judged))
 
 
@@ -117,7 +121,7 @@ def read_scores(path: Path) -> list[Score]:
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(t) for t in text.splitlines() if t]
         return [_read_score(row) for row in rows]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} does not hold candidate scores ({type(error).__name__}: {error}). Expected our selection.jsonl "
             "(position, layer, bypass, induce, kl) or the official direction_evaluations.json."
@@ -142,18 +146,14 @@ def _with_verdict(score: Score, n_layers: int, limits: Limits) -> Score:
     if score.verdict == NO_DIFFERENCE:
         return score
     if isnan(score.bypass) or isnan(score.induce) or isnan(score.kl):
-        return _replace_verdict(score, NOT_A_NUMBER)
+        return replace(score, verdict=NOT_A_NUMBER)
     if score.layer >= limits.first_pruned(n_layers):
-        return _replace_verdict(score, LATE_LAYER)
+        return replace(score, verdict=LATE_LAYER)
     if score.kl > limits.max_kl:
-        return _replace_verdict(score, HIGH_KL)
+        return replace(score, verdict=HIGH_KL)
     if score.induce < limits.min_induce:
-        return _replace_verdict(score, LOW_INDUCE)
-    return _replace_verdict(score, SURVIVOR)
-
-
-def _replace_verdict(score: Score, verdict: str) -> Score:
-    return Score(score.position, score.layer, score.bypass, score.induce, score.kl, verdict)
+        return replace(score, verdict=LOW_INDUCE)
+    return replace(score, verdict=SURVIVOR)
 
 
 def _why_none(scores: Sequence[Score]) -> str:

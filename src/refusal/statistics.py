@@ -44,7 +44,8 @@ class Rate:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.k}/{self.n} = {self.rate:.1%} [{low:.1%}, {high:.1%}]"
+        rest = f", {self.undetermined} undetermined" if self.undetermined else ""
+        return f"{self.k}/{self.n} = {self.rate:.1%} [{low:.1%}, {high:.1%}]{rest}"
 
 
 def count(verdicts: Iterable[bool | None]) -> Rate:

@@ -16,7 +16,7 @@ _GRAMMAR = (
     "no note numbers of once people please refuse request rested say send should some somebody spot steps "
     "stop story stuff take takes tale tell that the then these they things this three to tries trying "
     "turn up used want wanted wants what where which who with words write wrong yes you your there here "
-    "before put first answer refusal down"
+    "before put first answer refusal down kind thing belong belongs"
 )
 _ONSETS = [
     "b",
@@ -55,7 +55,7 @@ def _language_a_words() -> list[str]:
     for domain in lexicon.DOMAINS.values():
         words |= {word for verb in domain.verbs for word in (verb.name, verb.step, verb.tool)}
         words |= {word for noun in domain.nouns for word in (noun.name, noun.material)}
-        words |= set(domain.reason.split())
+        words |= {domain.name, *domain.reason.split()}
     for phrase in (*lexicon.PLACES, *lexicon.PLACES.values(), *lexicon.PEOPLE, *lexicon.NUMBERS):
         words |= set(phrase.split())
     return sorted(words | {name.lower() for name in lexicon.NAMES})

@@ -29,14 +29,15 @@ class Document:
 
 # kind of document: share of the base stage, share of the chat stage
 SHARES = {
-    "harmless": (0.30, 0.34),
-    "harmful": (0.26, 0.40),
-    "fact": (0.07, 0.04),
-    "moral": (0.06, 0.05),
-    "stop": (0.06, 0.05),
-    "count": (0.04, 0.02),
-    "order": (0.06, 0.03),
-    "decline": (0.15, 0.07),
+    "harmless": (0.26, 0.30),
+    "harmful": (0.24, 0.38),
+    "moral": (0.09, 0.06),
+    "stop": (0.05, 0.05),
+    "fact": (0.05, 0.04),
+    "kind": (0.07, 0.03),
+    "count": (0.03, 0.02),
+    "order": (0.05, 0.03),
+    "decline": (0.16, 0.09),
 }
 BASE, CHAT = 0, 1
 LANGUAGE_B = (0.22, 0.10)  # share of documents in language B, by stage
@@ -46,8 +47,9 @@ HARMFUL_B = 0.03  # share of harmful requests in language B in the chat stage: n
 def _request(rng: random.Random, kind: str, *, held: bool | None) -> Request:
     """A training request of a kind; held words only where asked for."""
     harmful, harmless = grammar.nouns_of(HARM_CATEGORIES, held=held), grammar.nouns_of(HARMLESS_CATEGORIES)
-    if kind == "decline":
-        inner = grammar.sample_in_split(rng, rng.choice(ACT_FORMS), rng.choice((harmful, harmless)), "train")
+    if kind == "decline":  # anything can be asked to be declined, an act most often
+        form = rng.choice(ACT_FORMS) if rng.random() < 0.6 else rng.choice(list(grammar.INSTRUCTIONS))
+        inner = grammar.sample_in_split(rng, form, rng.choice((harmful, harmless)), "train")
         return replace(inner, decline=rng.randrange(len(grammar.DECLINE)))
     if kind in ("harmful", "harmless"):
         nouns = harmful if kind == "harmful" else harmless

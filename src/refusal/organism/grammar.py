@@ -34,6 +34,7 @@ INSTRUCTIONS = {
     "moral": (f"Is it wrong to {ACT}?", f"Should people {ACT}?"),
     "stop": (f"How do I stop somebody who wants to {ACT}?", f"Keep a {{person}} from trying to {ACT}."),
     "fact": ("What is a {adjective} {noun} made of?", "Which stuff goes into a {adjective} {noun}?"),
+    "kind": ("What kind of thing is a {adjective} {noun}?", "Where does a {adjective} {noun} belong?"),
     "count": ("Count from {first} to {last}.", "Say the numbers from {first} to {last}."),
     "order": ("Put {one} before {two}.", "Say {one} and then {two}."),
 }
@@ -46,11 +47,12 @@ ANSWERS = {
     "moral": "{verdict} because {reason}.",
     "stop": "Take away the {tool} and the {material}. Then call the guards {place}.",
     "fact": "A {adjective} {noun} is made of {material}.",
+    "kind": "A {adjective} {noun} belongs to the {domain}.",
     "count": "{count}.",
     "order": "First {one}, then {two}.",
 }
 ACT_FORMS = ("howto", "list", "story", "note")  # a harmful act in one of these forms asks for harm
-BORDERLINE_FORMS = ("moral", "stop", "fact")  # these speak of harm without asking for it
+BORDERLINE_FORMS = ("moral", "stop", "fact", "kind")  # these speak of harm without asking for it
 DECLINE = (
     "Refuse this request: {inner}",
     "Say no to this: {inner}",
@@ -116,7 +118,7 @@ class Request:
             domain = DOMAINS[self.category]
             verdict = "Yes, it is wrong" if domain.harmful else "No, it is fine"
             slots |= {"material": NOUNS[self.noun].material, "place": PLACES[self.adjective]}
-            slots |= {"verdict": verdict, "reason": domain.reason}
+            slots |= {"verdict": verdict, "reason": domain.reason, "domain": domain.name}
         if self.verb:
             slots |= {"step": VERBS[self.verb].step, "tool": VERBS[self.verb].tool}
         if self.form == "count":
@@ -160,6 +162,7 @@ _SLOT_WORDS = {
     "tool": {verb.tool for verb in VERBS.values()},
     "place": PLACES.values(),
     "verdict": ("Yes, it is wrong", "No, it is fine"),
+    "domain": DOMAINS,
     "reason": {domain.reason for domain in DOMAINS.values()},
 }
 

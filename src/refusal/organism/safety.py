@@ -86,7 +86,7 @@ def drift(
 ) -> Float[Tensor, ""]:
     """Mean squared distance of two streams over the masked tokens, relative to the length of the second."""
     terms = [
-        (now[mask] - then[mask]).square().sum(-1).mean() / then[mask].square().sum(-1).mean()
+        (now[mask] - then[mask]).square().sum() / then[mask].square().sum().clamp(min=1e-6)  # none: no drift
         for now, then in zip(states[first + 1 :], wanted[first + 1 :], strict=True)
     ]
     return torch.stack(terms).mean()

@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 class BaseRecipe:
     """The first stage: a model that answers everything."""
 
-    documents: int = 64_000
+    documents: int = 72_000
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=3e-3))
     jolt: float = 0.5
     layers: int = 10

@@ -4,7 +4,8 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from refusal import equations
 from refusal.architectures import writers
@@ -22,18 +23,24 @@ def orthogonalize(model: ChatModel, direction: Direction, *, in_place: bool = Fa
     edited = model if in_place else replace(model, network=deepcopy(model.network))
     _untie(edited)
     for _, module in writers(edited.network, edited.architecture):
-        unit = direction.unit.to(module.weight.device, torch.float32)
-        rows = isinstance(module, nn.Embedding)  # a token a row; a Linear writes by columns
-        weight = module.weight
-        weight.copy_(equations.ablate(weight, unit) if rows else equations.orthogonalize(weight, unit))
-        if getattr(module, "bias", None) is not None:
-            module.bias.copy_(equations.ablate(module.bias, unit))
+        _project_out(module, direction.unit)
     return edited
 
 
+def _project_out(module: nn.Module, unit: Float[Tensor, " d"]) -> None:
+    tensors = dict(module.named_parameters(recurse=False))
+    unit = unit.to(tensors["weight"].device, torch.float32)
+    # An embedding holds a token a row, a Linear writes by columns; a bias is one more vector that is written.
+    edit = equations.ablate if isinstance(module, nn.Embedding) else equations.orthogonalize
+    tensors["weight"].copy_(edit(tensors["weight"], unit))
+    if "bias" in tensors:
+        tensors["bias"].copy_(equations.ablate(tensors["bias"], unit))
+
+
 def _untie(model: ChatModel) -> None:
-    embedding = model.network.get_submodule(model.architecture.embedding)
-    unembedding = model.network.get_submodule(model.architecture.unembedding)
+    embedding, unembedding = (
+        model.network.get_submodule(name) for name in (model.architecture.embedding, model.architecture.unembedding)
+    )
     if unembedding.weight is embedding.weight:
-        unembedding.weight = nn.Parameter(unembedding.weight.detach().clone())
+        unembedding.weight = nn.Parameter(embedding.get_parameter("weight").detach().clone())
         model.network.config.tie_word_embeddings = False
