@@ -101,9 +101,9 @@ def choose(scores: Iterable[Score], n_layers: int, *, limits: Limits = OFFICIAL)
     listed = list(scores)
     if not listed:
         raise BadInput("There are no candidate scores to choose from: the list is empty.")
-    worst = max(score.layer for score in listed)
-    if worst >= n_layers:
-        raise BadInput(f"A candidate is at layer {worst}, but the model has {n_layers} layers (0 to {n_layers - 1}).")
+    odd = next((score.layer for score in listed if score.layer not in range(n_layers)), None)
+    if odd is not None:
+        raise BadInput(f"A candidate is at layer {odd}, but the model has {n_layers} layers (0 to {n_layers - 1}).")
     judged = [_with_verdict(score, n_layers, limits) for score in listed]
     passing = [i for i, score in enumerate(judged) if score.verdict == SURVIVOR]
     if passing:
