@@ -253,10 +253,16 @@ def test_a_journal_finishes_in_order_and_goes_away(tmp_path):
     final = tmp_path / "completions" / "rows.jsonl"
     journal = journal_of(final, 2, 0)
     journal.append([{"index": 1, "response": "late"}])
-    rows = journal.finish()
-    assert rows == [{"response": "答 0\u2028"}, {"response": "late"}, {"response": "答 2\u2028"}]
-    assert read_rows(final) == rows
+    journal.finish()
+    assert read_rows(final) == [{"response": "答 0\u2028"}, {"response": "late"}, {"response": "答 2\u2028"}]
     assert names(final.parent) == ["rows.jsonl"]
+
+
+def test_a_journal_may_finish_with_rows_made_from_all_of_its_own(tmp_path):
+    journal = journal_of(tmp_path / "rows.jsonl", 0, 1)
+    journal.finish({"n": len(journal.rows), "index": i} for i in (5, 6))
+    assert read_rows(tmp_path / "rows.jsonl") == [{"n": 2, "index": 5}, {"n": 2, "index": 6}]
+    assert names(tmp_path) == ["rows.jsonl"]
 
 
 def test_a_journal_goes_on_after_a_kill_at_any_byte(tmp_path):
@@ -292,9 +298,7 @@ def test_a_journal_broken_in_its_middle_is_refused(tmp_path):
 
 
 def test_rows_are_the_same_whether_a_journal_was_resumed_or_not(tmp_path):
-    row = {"index": 0, "score": float("nan"), "pair": (1, 2)}
-    straight = Journal(tmp_path / "a.jsonl", "inputs")
-    straight.append([row])
-    stopped = Journal(tmp_path / "b.jsonl", "inputs")
-    stopped.append([row])
-    assert straight.finish() == Journal(tmp_path / "b.jsonl", "inputs").finish() == [{"score": None, "pair": [1, 2]}]
+    journal = Journal(tmp_path / "rows.jsonl", "inputs")
+    journal.append([{"index": 0, "score": float("nan"), "pair": (1, 2)}])
+    assert journal.rows == Journal(tmp_path / "rows.jsonl", "inputs").rows
+    assert journal.rows == {0: {"index": 0, "score": None, "pair": [1, 2]}}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 from refusal.errors import BadInput, BadSetting, NoDirection
 
@@ -135,7 +136,7 @@ def _read_text(path: Path) -> str:
         raise BadInput(f"Cannot read the scores in {path}: {error}. Give a JSON or JSON-lines file.") from error
 
 
-def _read_score(row: dict[str, object]) -> Score:
+def _read_score(row: Any) -> Score:
     names = ("bypass", "induce", "kl") if "bypass" in row else ("refusal_score", "steering_score", "kl_div_score")
     bypass, induce, kl = (float("nan") if row[name] is None else float(str(row[name])) for name in names)
     verdict = NO_DIFFERENCE if row.get("verdict") == NO_DIFFERENCE else ""
