@@ -1,0 +1,45 @@
+# Everything runs from `.venv`, made on first use with the pinned versions of constraints.txt.
+# Another interpreter: make demo PYTHON=python3.12. One test file: make test TESTS=tests/test_rule.py.
+PYTHON ?= python3
+TESTS ?= tests
+WORKERS ?= 2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.installed ## the paper on the bundled chat model: a table, and a report to open
+	$(BIN)/refusal run
+
+test: .venv/.installed-dev ## the whole test suite
+	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+check: format lint types test ## what a change has to pass: format, lint, types, tests
+
+format: .venv/.installed-dev ## is the code formatted? (to format it: .venv/bin/ruff format)
+	$(BIN)/ruff format --check
+
+lint: .venv/.installed-dev ## ruff's rules
+	$(BIN)/ruff check
+
+types: .venv/.installed-dev ## pyright
+	$(BIN)/pyright
+
+clean: ## remove .venv and caches; run folders stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build src/*.egg-info
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: give another with PYTHON=..." % sys.version_info[:2])'
+	@echo "Installing into .venv (once; torch is the large part) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing what the tests need ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@
