@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
+Number = float | int
+
 # Okabe and Ito's colours, which the colour-blind can tell apart, darkened or lightened for contrast with the paper.
 STYLE = """
 :root { --paper: #fff; --ink: #1c1e21; --muted: #5d636b; --grid: #e2e5e9; --shade: #8a919a26;
@@ -42,8 +44,8 @@ class Axes:
     With `log` the y axis is logarithmic, and values under `y[0]` are drawn on its lower edge.
     """
 
-    x: tuple[float, float]
-    y: tuple[float, float]
+    x: tuple[Number, Number]
+    y: tuple[Number, Number]
     log: bool = False
     width: int = 420
     height: int = 280
@@ -52,7 +54,7 @@ class Axes:
     top: int = 48
     bottom: int = 40
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    def at(self, x: Number, y: Number) -> tuple[Number, Number]:
         """Return where a data point lies in the picture."""
         low, high, value = (log10(max(v, self.y[0])) if self.log else v for v in (*self.y, y))
         across = (x - self.x[0]) / (self.x[1] - self.x[0] or 1)
@@ -60,15 +62,15 @@ class Axes:
         inner_width, inner_height = self.width - self.left - self.right, self.height - self.top - self.bottom
         return round(self.left + across * inner_width, 2), round(self.top + (1 - up) * inner_height, 2)
 
-    def path(self, points: Iterable[tuple[float, float]]) -> str:
+    def path(self, points: Iterable[tuple[Number, Number]]) -> str:
         """Return the path data of a line through data points."""
         return "M" + "L".join("{} {}".format(*self.at(x, y)) for x, y in points)
 
-    def line(self, points: Sequence[tuple[float, float]], colour: int) -> str:
+    def line(self, points: Sequence[tuple[Number, Number]], colour: int) -> str:
         """Draw a line through data points."""
         return f'<path class="line" stroke="var(--c{colour})" d="{self.path(points)}"/>' if points else ""
 
-    def mark(self, point: tuple[float, float], title: str, colour: int, *, shape: str = CIRCLE) -> str:
+    def mark(self, point: tuple[Number, Number], title: str, colour: int, *, shape: str = CIRCLE) -> str:
         """Draw one data point that tells `title` when pointed at."""
         x, y = self.at(*point)
         paint = f"var(--c{colour})"
@@ -77,39 +79,41 @@ class Axes:
             f"<title>{escape(title)}</title></path>"
         )
 
-    def ring(self, point: tuple[float, float]) -> str:
+    def ring(self, point: tuple[Number, Number]) -> str:
         """Draw a ring around a data point."""
         x, y = self.at(*point)
         return f'<circle class="ring" cx="{x}" cy="{y}" r="8"/>'
 
-    def segment(self, start: tuple[float, float], end: tuple[float, float], kind: str) -> str:
+    def segment(self, start: tuple[Number, Number], end: tuple[Number, Number], kind: str, title: str = "") -> str:
         """Draw a straight line of one of the kinds in `STYLE`."""
         (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
-        return f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
+        told = f"<title>{escape(title)}</title>" if title else ""
+        return f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}">{told}</line>'
 
-    def horizontal(self, y: float, kind: str, label: str) -> str:
-        """Draw a line across the frame, with its name at the left end."""
-        left, right = self.x
-        return self.segment((left, y), (right, y), kind) + self.text((left, y), label, dx=4, dy=-4)
+    def horizontal(self, y: Number, kind: str, title: str) -> str:
+        """Draw a line across the frame that tells `title` when pointed at."""
+        return self.segment((self.x[0], y), (self.x[1], y), kind, title)
 
-    def vertical(self, x: float, kind: str) -> str:
+    def vertical(self, x: Number, kind: str) -> str:
         """Draw a line up the frame."""
         return self.segment((x, self.y[0]), (x, self.y[1]), kind)
 
-    def shade(self, start: float, end: float, label: str) -> str:
-        """Shade the frame between two x values, with a name at the top."""
+    def shade(self, start: Number, end: Number, title: str) -> str:
+        """Shade the frame between two x values."""
         (x1, y1), (x2, y2) = self.at(start, self.y[1]), self.at(end, self.y[0])
-        box = f'<rect class="shade" x="{x1}" y="{y1}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}"/>'
-        return box + self.text(((start + end) / 2, self.y[1]), label, dy=12, anchor="middle")
+        return (
+            f'<rect class="shade" x="{x1}" y="{y1}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}">'
+            f"<title>{escape(title)}</title></rect>"
+        )
 
     def text(
-        self, point: tuple[float, float], text: str, *, dx: float = 0, dy: float = 0, anchor: str = "start"
+        self, point: tuple[Number, Number], text: str, *, dx: Number = 0, dy: Number = 0, anchor: str = "start"
     ) -> str:
         """Write beside a data point."""
         x, y = self.at(*point)
         return f'<text class="muted" x="{x + dx:.2f}" y="{y + dy:.2f}" text-anchor="{anchor}">{escape(text)}</text>'
 
-    def scales(self, x_ticks: Sequence[float], y_ticks: Sequence[float], *, x_name: str, share: bool = False) -> str:
+    def scales(self, x_ticks: Sequence[Number], y_ticks: Sequence[Number], *, x_name: str, share: bool = False) -> str:
         """Draw the grid with its numbers and the name of the x axis; `share` writes y in per cent."""
         low = self.y[0]
         across = [self.text((x, low), number(x), dy=15, anchor="middle") for x in x_ticks]
@@ -131,29 +135,29 @@ class Axes:
         )
 
 
-def number(value: float) -> str:
+def number(value: Number) -> str:
     """Return a number in at most four digits, with a true minus sign."""
     return f"{value:.4g}".replace("-", "−")
 
 
-def ticks(low: float, high: float) -> list[float]:
+def ticks(low: Number, high: Number) -> list[Number]:
     """Return four to eight round numbers (1, 2 or 5 times a power of ten) between two values."""
     power = 10.0 ** floor(log10((high - low) / 4))
     step = next(m * power for m in (5, 2, 1) if (high - low) / (m * power) >= 4)
     return [round(i * step, 10) for i in range(ceil(low / step), floor(high / step) + 1)]
 
 
-def whole_ticks(last: int) -> list[float]:
+def whole_ticks(last: int) -> list[Number]:
     """Return at most about ten whole numbers from 0 to `last`."""
     return list(range(0, last + 1, max(1, ceil(last / 10))))
 
 
-def powers_of_ten(low: float, high: float) -> list[float]:
+def powers_of_ten(low: Number, high: Number) -> list[Number]:
     """Return the powers of ten from `low` to `high`."""
     return [10.0**i for i in range(ceil(log10(low)), floor(log10(high)) + 1)]
 
 
-def padded(values: Iterable[float]) -> tuple[float, float]:
+def padded(values: Iterable[Number]) -> tuple[Number, Number]:
     """Return the range of some values with 6 % of air at either end."""
     listed = list(values)
     low, high = min(listed), max(listed)
@@ -161,11 +165,21 @@ def padded(values: Iterable[float]) -> tuple[float, float]:
     return low - air, high + air
 
 
-def key(entries: Iterable[tuple[int, str, str]]) -> str:
-    """Return the key to a figure, an HTML list of (colour, shape, label)."""
+def dot(colour: int, shape: str = CIRCLE) -> str:
+    """Return the mark of a series, for a key."""
+    return f'<path d="{shape}" fill="var(--c{colour})" stroke="var(--c{colour})"/>'
+
+
+def stroke(kind: str) -> str:
+    """Return a line of one of the kinds in `STYLE`, for a key."""
+    return f'<line class="{kind}" x1="-9" x2="9"/>'
+
+
+def key(entries: Iterable[tuple[str, str]]) -> str:
+    """Return the key to a figure: an HTML list of (swatch, label)."""
     items = (
-        f'<li><svg class="figure" viewBox="-6 -6 12 12" width="12" height="12" aria-hidden="true"><path d="{shape}" '
-        f'fill="var(--c{colour})" stroke="var(--c{colour})"/></svg> {escape(label)}</li>'
-        for colour, shape, label in entries
+        f'<li><svg class="figure" viewBox="-9 -6 18 12" width="18" height="12" aria-hidden="true">{swatch}</svg> '
+        f"{escape(label)}</li>"
+        for swatch, label in entries
     )
     return f'<ul class="key">{"".join(items)}</ul>'

@@ -1,0 +1,29 @@
+"""Records → one self-contained HTML file: what a person reads of a run. No torch, no script, all offline."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from refusal import svg
+from refusal.records import write_text
+from refusal.report.content import content
+from refusal.report.reading import read_findings
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` of a run folder from its records, whole or not at all, and return its path.
+
+    The same records give the same bytes. Parts that the run lacks are left out, and the page says so. Raises
+    BadRunFolder for missing or broken records, and the errors of `records.write_bytes`.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = templates.get_template("page.html").render(**content(read_findings(folder)), figure_style=svg.STYLE)
+    path = folder / "report.html"
+    write_text(path, page)
+    return path

@@ -1,0 +1,229 @@
+"""Findings → what the page says: plain values, sentences built from the numbers, and figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from refusal import figures, rule
+from refusal.figures import in_order, percent
+from refusal.report.reading import Findings, Row, result_sets
+from refusal.svg import number
+
+SAMPLES = 8  # prompts shown of each set: the first ones, in the order of the set
+SHOWN = ("none", "ablation", "addition", "weights")
+NAMES = {
+    "none": ("No intervention", ""),
+    "ablation": ("Directional ablation", "the direction's component removed at every layer"),
+    "random_ablation": ("Random direction ablated", "control of ablation"),
+    "weights": ("Edited weights", "the same ablation, baked into the weights"),
+    "addition": ("Activation addition", "the direction added at its layer"),
+    "random_addition": ("Random direction added", "control of addition, of the same length"),
+}
+TAGS = {"substring": ("refusal", "not a refusal"), "grammar": ("exact", "not exact")}
+VERDICTS = {
+    rule.SURVIVOR: "passes every limit, but another candidate has a lower bypass score",
+    rule.NO_DIFFERENCE: "both sets have the same mean there (the template's tokens, before any layer has mixed them)",
+    rule.NOT_A_NUMBER: "a score is not a number",
+    rule.LATE_LAYER: "among the last layers, which are never chosen",
+    rule.HIGH_KL: "ablating it changes the answers to harmless prompts too much",
+    rule.LOW_INDUCE: "adding it does not bring refusal about",
+}
+
+
+def content(findings: Findings) -> dict[str, Any]:
+    """Return every value that the page's template names."""
+    record, results = findings.record, findings.results
+    return {
+        "model": results["model"],
+        "headline": headline(results),
+        "chosen": chosen(findings),
+        "tables": [_table(name, rows) for name, rows in result_sets(results).items()],
+        "scores": _score_figures(findings),
+        "verdicts": _losers(findings.selection),
+        "projections": _projections(findings),
+        "coefficients": _coefficients(findings.coefficients),
+        "samples": [_samples(name, rows) for name, rows in findings.completions.items()],
+        "sample_size": SAMPLES,
+        "identical": results.get("weights_equal_ablation") or {},
+        "asked": _asked(findings),
+        "grammar": bool(record.get("grammar")),
+    }
+
+
+def headline(results: Row) -> list[str]:
+    """Say what the direction did, in a sentence a set, from the numbers alone."""
+    said = []
+    for name, done, verb in (("harmful", "ablation", "ablated"), ("harmless", "addition", "added")):
+        rows = results.get(name, {})
+        if "none" not in rows or done not in rows:
+            continue
+        after, before, control = rows[done], rows["none"], rows.get(f"random_{done}")
+        sentence = (
+            f"With the direction {verb}, the model refused {after['refused']} of {after['n']} {name} prompts "
+            f"({percent(after['rate'])}) instead of {before['refused']} ({percent(before['rate'])})"
+        )
+        if control:
+            sentence += f"; with a random direction {verb}, {control['refused']} ({percent(control['rate'])})"
+        said.append(f"{sentence}.")
+    return said or ["This run has no pair of refusal counts, with and without the direction, to compare."]
+
+
+def chosen(findings: Findings) -> list[str]:
+    """Say where the direction was read, from how many candidates, and how long it is."""
+    results, tokens = findings.results, findings.record.get("position_tokens")
+    token = f" (token {figures.visible(tokens[results['position']])})" if tokens else ""
+    said = [
+        f"The direction was read at layer {results['layer']}, position {number(results['position'])}{token}: of "
+        f"{results['total']} candidates, {results['survivors']} passed every limit, and this one has the lowest "
+        "bypass score."
+    ]
+    length, residual = results.get("direction_norm"), results.get("resid_norm")
+    if length is not None:
+        said.append(f"Its length is {number(length)}.")
+    if length is not None and residual:
+        share = percent(length / residual)
+        said.append(f"That is {share} of the residual stream's mean length there ({number(residual)}).")
+    return said
+
+
+def setting(record: Row, name: str) -> Any:
+    """Return the value of a setting of the run, or None when the run does not record it."""
+    return record.get("config", {}).get(name, {}).get("value")
+
+
+def plain(value: Any) -> str:
+    """Return any JSON value as text for a reader."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {plain(inner)}" for name, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain, value))
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+def _table(name: str, rows: Mapping[str, Row]) -> dict[str, Any]:
+    lines = [
+        {
+            "intervention": key,
+            "label": NAMES.get(key, (key, ""))[0],
+            "note": NAMES.get(key, (key, ""))[1],
+            "control": "control_of" in row or key.startswith("random"),
+            "coefficient": None if row.get("coefficient") is None else f"{row['coefficient']:+g}".replace("-", "−"),
+            "undetermined": row.get("undetermined", 0),
+            "refused": _rate(row, "refused"),
+            "exact": _rate(row["exact"], "exact") if "exact" in row else None,
+        }
+        for key, row in in_order(rows)
+    ]
+    return {"set": name, "lines": lines, "exact": any(line["exact"] for line in lines), "bars": _bars(name, rows)}
+
+
+def _rate(row: Row, measure: str) -> dict[str, str]:
+    return {
+        "count": f"{row[measure]}/{row['n']}",
+        "rate": percent(row["rate"]),
+        "interval": f"{percent(row['low'])} to {percent(row['high'])}",
+    }
+
+
+def _bars(name: str, rows: Mapping[str, Row]) -> list[str]:
+    listed = in_order(rows)
+    drawn = [figures.rates(listed, f"{name.capitalize()} prompts: refused")]
+    if any("exact" in row for _, row in listed):
+        drawn.append(figures.rates(listed, f"{name.capitalize()} prompts: exact answers", measure="exact"))
+    return drawn
+
+
+def _score_figures(findings: Findings) -> dict[str, Any]:
+    record, rows = findings.record, findings.selection
+    tokens, baseline = record.get("position_tokens") or [], record.get("baseline") or {}
+    share, layers = setting(record, "prune_layers"), record.get("n_layers")
+    pruned = None if share is None or layers is None else rule.Limits(prune_layers=share).first_pruned(layers)
+    extra = {
+        "bypass": {"baseline": baseline.get("harmful")},
+        "induce": {"baseline": baseline.get("harmless"), "limit": setting(record, "min_induce")},
+        "kl": {"limit": setting(record, "max_kl")},
+    }
+    return {
+        "figures": [
+            figures.scores(rows, score, tokens=tokens, first_pruned=pruned, **extra[score]) for score in figures.SCORES
+        ],
+        "key": figures.scores_key(rows, tokens),
+    }
+
+
+def _losers(selection: Sequence[Row]) -> list[tuple[str, int, str]]:
+    verdicts = [row["verdict"] for row in selection if row["verdict"] != rule.SELECTED]
+    named = [verdict for verdict in VERDICTS if verdict in verdicts]
+    others = sorted(set(verdicts) - set(named))
+    return [(verdict, verdicts.count(verdict), VERDICTS.get(verdict, "")) for verdict in (*named, *others)]
+
+
+def _projections(findings: Findings) -> dict[str, str] | None:
+    if findings.projections is None:
+        return None
+    figure = figures.projections(findings.projections, layer=findings.results["layer"])
+    return {"figure": figure, "key": figures.projections_key()}
+
+
+def _coefficients(record: Row | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    exact = any("exact" in row for row in record["direction"])
+    drawn = [figures.coefficients(record, measure=measure) for measure in ("refused", *(["exact"] if exact else []))]
+    return {"figures": drawn, "key": figures.coefficients_key(), "n": record["n"]}
+
+
+def _samples(name: str, by_intervention: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """The first prompts of a set, each with its answers side by side; matched by the prompt's text."""
+    kinds = [kind for kind in SHOWN if kind in by_intervention]
+    prompts = list(dict.fromkeys(row["prompt"] for kind in kinds for row in by_intervention[kind]))[:SAMPLES]
+    answers = {kind: {row["prompt"]: row for row in reversed(by_intervention[kind])} for kind in kinds}
+    cards = [
+        {
+            "prompt": prompt,
+            "answers": [_answer(kind, answers[kind][prompt]) for kind in kinds if prompt in answers[kind]],
+        }
+        for prompt in prompts
+    ]
+    total = max((len(by_intervention[kind]) for kind in kinds), default=0)
+    return {"set": name, "folded": name != "harmless", "cards": cards, "total": total}
+
+
+def _answer(kind: str, row: Row) -> dict[str, Any]:
+    tags = []
+    for judge, verdict in row["verdicts"].items():
+        yes, no = TAGS.get(judge, (f"{judge}: yes", f"{judge}: no"))
+        told = f"{judge}: undetermined" if verdict is None else yes if verdict else no
+        tags.append((told, f"{judge} {verdict}".lower()))
+    if row.get("finished") is False:
+        tags.append(("cut off", ""))
+    return {"kind": kind, "label": NAMES[kind][0], "response": row["response"], "tags": tags}
+
+
+def _asked(findings: Findings) -> dict[str, Any]:
+    record = findings.record
+    prompts = record.get("prompts") or {}
+    facts = {"layers": record.get("n_layers"), "seed": setting(record, "seed")}
+    facts |= {k: v for k, v in (record.get("environment") or {}).items() if k != "packages"}
+    return {
+        "facts": [(name, plain(value)) for name, value in facts.items() if value is not None],
+        "sets": [
+            {
+                "role": role,
+                "name": one.get("name"),
+                "source": one.get("source"),
+                "licence": one.get("licence"),
+                "counts": [one.get("counts", {}).get(split) for split in ("train", "val", "test")],
+            }
+            for role, one in (prompts.get("sets") or {}).items()
+        ],
+        "sample": [(name, part) for name, part in ((prompts.get("sample") or {}).get("parts") or {}).items()],
+        "filtering": list((record.get("filtering") or {}).items()),
+        "tokens": record.get("refusal_tokens"),
+        "choices": [(what, plain(reason)) for what, reason in (record.get("choices") or {}).items()],
+        "config": [
+            (name, plain(entry["value"]), entry.get("given")) for name, entry in (record.get("config") or {}).items()
+        ],
+        "packages": sorted(((record.get("environment") or {}).get("packages") or {}).items()),
+    }

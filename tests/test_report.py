@@ -1,0 +1,215 @@
+"""The report: all the numbers and nothing else, model text that stays text, and missing parts that are said to miss."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+import run_folder
+from refusal import records
+from refusal.errors import BadRunFolder
+from refusal.figures import percent
+from refusal.report import write_report
+from refusal.report.content import SAMPLES, headline
+
+
+class Page(HTMLParser):
+    """What a browser would see: the tags in order, and the cells of the result tables."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.open, self.folded, self.unfolded = [], [], [], []
+        self.cells: dict[tuple[str, str], list[str]] = {}
+        self.set = self.row = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        self.set = given.get("data-set", self.set)
+        self.row = given.get("data-intervention", self.row)
+        if tag == "td" and self.row:
+            self.cells.setdefault((self.set, self.row), []).append("")
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+        if tag == "table":
+            self.set = self.row = ""
+
+    def handle_data(self, data):
+        (self.folded if "details" in self.open else self.unfolded).append(data)
+        if "td" in self.open and self.row:
+            self.cells[self.set, self.row][-1] += data
+
+
+def report(folder) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return run_folder.build(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page(report(run))
+
+
+def cells_of(row, measure):
+    return [
+        f"{row[measure]}/{row['n']}",
+        percent(row["rate"]),
+        f"{percent(row['low'])} to {percent(row['high'])}",
+    ]
+
+
+def test_the_table_holds_every_number_of_the_results_and_no_other(run, page):
+    results = records.read_json(run / "results.json")
+    expected = {
+        (name, kind): cells_of(row, "refused") + cells_of(row["exact"], "exact")
+        for name in ("harmful", "harmless")
+        for kind, row in results[name].items()
+        if kind != "random"  # the same row as random_ablation or random_addition, shown once
+    }
+    assert page.cells == expected
+
+
+def test_a_control_stands_behind_what_it_controls(page):
+    kinds = [kind for name, kind in page.cells if name == "harmful"]
+    assert kinds.index("random_ablation") == kinds.index("ablation") + 1
+    classes = {given.get("data-intervention"): given.get("class") for tag, given in page.tags if tag == "tr"}
+    assert classes["random_ablation"] == "control"
+    assert classes["ablation"] is None
+
+
+def test_coefficients_of_additions_are_shown(run):
+    text = report(run)
+    assert "c = −1" in text
+    assert "c = +1" in text
+
+
+def test_the_headline_is_built_from_the_numbers(run):
+    results = records.read_json(run / "results.json")
+    first, second = headline(results)
+    assert "refused 1 of 40 harmful prompts (2.5\N{NO-BREAK SPACE}%) instead of 40" in first
+    assert "random direction ablated, 39" in first
+    assert "refused 40 of 40 harmless prompts" in second
+    results["harmful"]["ablation"] |= {"refused": 40, "rate": 1.0}  # a run without the phenomenon says so
+    assert "refused 40 of 40 harmful prompts" in headline(results)[0]
+
+
+def test_model_text_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)></pre>{{ 7 * 7 }}"
+    text = report(run_folder.build(tmp_path, response=evil))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    assert not {"script", "img"} & {tag for tag, _ in Page(text).tags}
+
+
+def test_nothing_is_loaded_from_elsewhere(run, page):
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not [given for _, given in page.tags if {"src", "href", "srcset", "data"} & set(given)]
+    assert not re.search(r"url\(|@import|https?:", report(run))
+    assert len(report(run)) < 1_000_000
+
+
+def test_completions_to_harmful_prompts_are_folded(page):
+    folded, unfolded = "".join(page.folded), "".join(page.unfolded)
+    assert "harmful request 0" in folded
+    assert "harmful request" not in unfolded
+    assert "harmless request 0" in unfolded
+    assert not [given for tag, given in page.tags if tag == "details" and "open" in given]
+
+
+def test_the_first_prompts_are_shown_with_all_four_answers(page, run):
+    text = report(run)
+    assert f"harmless request {SAMPLES - 1}" in text
+    assert f"harmless request {SAMPLES}" not in text
+    assert "in the order of the set" in text
+    shown = [given["class"] for tag, given in page.tags if given.get("class", "").startswith("answer ")]
+    assert shown == [f"answer {kind}" for kind in ("none", "ablation", "addition", "weights")] * 2 * SAMPLES
+
+
+def test_what_was_asked_is_there(run):
+    text = report(run)
+    for said in ("the first token of most refusals", "float32: exact and fast", "torch 0.0", "formulas in the tests"):
+        assert said in text
+
+
+def test_a_run_without_the_optional_parts_says_what_it_lacks(tmp_path):
+    text = report(run_folder.build_bare(tmp_path))
+    for part in ("completions", "projections", "a curve over coefficients", "edited weights", "its prompt sets"):
+        assert re.search(f'class="absent">Not in this run: [^<]*{part}', text), part
+    assert "Exact answers" not in text
+    assert set(Page(text).cells) == {("harmless", "none"), ("harmless", "addition")}
+
+
+def test_without_a_grammar_there_is_no_exactness(tmp_path):
+    text = report(run_folder.build(tmp_path, grammar=False))
+    assert "exact" not in text.lower().replace("exact and fast on a cpu", "")
+    assert "invented language" not in text
+
+
+@pytest.mark.parametrize("name", ["run.json", "results.json", "selection.jsonl"])
+def test_a_missing_record_is_named(tmp_path, name):
+    folder = run_folder.build(tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(BadRunFolder, match=rf"{name} is missing"):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.json",
+        "results.json",
+        "selection.jsonl",
+        "projections.json",
+        "coefficients.json",
+        "completions/harmful.none.jsonl",
+        "judgements/harmful.none.substring.jsonl",
+    ],
+)
+@pytest.mark.parametrize("broken", ['{"format": 1, "har', "{}\n", "[]\n", "7\n"])
+def test_a_broken_record_is_named_and_nothing_is_written(tmp_path, name, broken):
+    folder = run_folder.build(tmp_path)
+    (folder / name).write_text(broken)
+    with pytest.raises(BadRunFolder, match=name.rpartition("/")[2]):
+        write_report(folder)
+    assert not list(folder.glob("*report.html*"))
+
+
+def test_a_rate_without_its_interval_is_refused(tmp_path):
+    folder = run_folder.build(tmp_path)
+    results = records.read_json(folder / "results.json")
+    del results["harmful"]["ablation"]["high"]
+    records.write_json(folder / "results.json", results)
+    with pytest.raises(BadRunFolder, match="lacks high"):
+        write_report(folder)
+
+
+def test_verdicts_that_do_not_match_their_completions_are_refused(tmp_path):
+    folder = run_folder.build(tmp_path)
+    records.write_rows(folder / "judgements" / "harmful.none.substring.jsonl", [{"verdict": True}])
+    with pytest.raises(BadRunFolder, match="1 verdicts on 40 completions"):
+        write_report(folder)
+
+
+def test_writing_twice_gives_the_same_bytes_also_after_the_run_was_closed(tmp_path):
+    folder = run_folder.build(tmp_path)
+    first = report(folder)
+    records.Run.read(folder).note(status="running", steps={"report": {"seconds": 1.5}})
+    assert report(folder) == first
+
+
+def test_an_undetermined_verdict_is_neither_yes_nor_no(tmp_path):
+    folder = run_folder.build(tmp_path)
+    path = folder / "judgements" / "harmless.none.substring.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    records.write_rows(path, [{"verdict": None}, *rows[1:]])
+    assert report(folder).count("substring: undetermined") == 1
