@@ -1,1 +1,82 @@
-"""Placeholder: the public names are added with the core."""
+"""Find, remove, add and explain the direction that mediates refusal in chat models (arXiv 2406.11717).
+
+The public names below are loaded on first use, so importing the package is instant and brings no torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refusal.config import RunConfig
+    from refusal.direction import Candidates, Direction
+    from refusal.errors import RefusalError
+    from refusal.extraction import filter_prompts, mean_difference
+    from refusal.generation import Completion, generate
+    from refusal.interventions import ablate, add, capture
+    from refusal.judges import judge
+    from refusal.model import ChatModel, load_model
+    from refusal.pipeline import run
+    from refusal.prompts import Prompt, PromptSet, load_prompts
+    from refusal.refusal_tokens import find_refusal_tokens
+    from refusal.selection import select_direction
+    from refusal.weights import orthogonalize
+
+__version__ = version("refusal")
+
+_HOMES = {
+    "Candidates": "direction",
+    "ChatModel": "model",
+    "Completion": "generation",
+    "Direction": "direction",
+    "Prompt": "prompts",
+    "PromptSet": "prompts",
+    "RefusalError": "errors",
+    "RunConfig": "config",
+    "ablate": "interventions",
+    "add": "interventions",
+    "capture": "interventions",
+    "filter_prompts": "extraction",
+    "find_refusal_tokens": "refusal_tokens",
+    "generate": "generation",
+    "judge": "judges",
+    "load_model": "model",
+    "load_prompts": "prompts",
+    "mean_difference": "extraction",
+    "orthogonalize": "weights",
+    "run": "pipeline",
+    "select_direction": "selection",
+}
+__all__ = [
+    "Candidates",
+    "ChatModel",
+    "Completion",
+    "Direction",
+    "Prompt",
+    "PromptSet",
+    "RefusalError",
+    "RunConfig",
+    "ablate",
+    "add",
+    "capture",
+    "filter_prompts",
+    "find_refusal_tokens",
+    "generate",
+    "judge",
+    "load_model",
+    "load_prompts",
+    "mean_difference",
+    "orthogonalize",
+    "run",
+    "select_direction",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'refusal' has no attribute '{name}'")
+    return getattr(import_module(f"refusal.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

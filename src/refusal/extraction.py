@@ -1,10 +1,9 @@
 """Prompts → candidates: which prompts count, and the class means of the residual stream."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from rich.progress import track
 from torch import Tensor
 
 from refusal import engine, equations
@@ -55,31 +54,28 @@ def filter_prompts(
     return kept
 
 
-def mean_difference(
-    model: ChatModel, harmful: Prompts, harmless: Prompts, *, show_progress: bool = False
-) -> Candidates:
+def mean_difference(model: ChatModel, harmful: Prompts, harmless: Prompts) -> Candidates:
     """Average resid_pre of every layer at every post-instruction position over two contrasting sets.
 
     The differences of these means are the candidate directions (paper eq. 1 and 2). Means are streamed in float64.
     Raises TooFewPrompts when a set is empty.
     """
-    means = [_mean(model, prompts, show_progress) for prompts in (harmful, harmless)]
+    means = [_mean(model, prompts) for prompts in (harmful, harmless)]
     origin = {"model": model.name, "harmful": len(harmful), "harmless": len(harmless)}
     return Candidates(means[0], means[1], model.post_instruction_tokens, origin)
 
 
 @torch.no_grad()
-def _mean(model: ChatModel, prompts: Prompts, show_progress: bool) -> Float[Tensor, "p l d"]:
+def _mean(model: ChatModel, prompts: Prompts) -> Float[Tensor, "p l d"]:
     tokens = encode(model, prompts)
-    n_positions = len(model.post_instruction)
     total = torch.zeros(())
-    batches = engine.plan([len(row) for row in tokens])
-    with capture(model, positions=slice(-n_positions, None)) as kept:
-        for batch in track(batches, "Extracting", disable=not show_progress, transient=True):
-            engine.forward(model, [tokens[i] for i in batch])
-            # Moved before widening: some devices have no float64.
-            total = total + torch.stack([x.cpu().double().sum(0) for x in kept["resid_pre"]], dim=1)
-            kept["resid_pre"].clear()
+
+    def use(_batch: list[int], layers: list[Tensor]) -> None:
+        nonlocal total
+        # Moved before widening: some devices have no float64.
+        total = total + torch.stack([x.cpu().double().sum(0) for x in layers], dim=1)
+
+    _stream(model, tokens, use, positions=slice(-len(model.post_instruction), None))
     return total / len(tokens)
 
 
@@ -88,11 +84,42 @@ def projections(model: ChatModel, prompts: Prompts, *, direction: Direction) -> 
     """Return the component of resid_pre along r̂ at the direction's own position, for every prompt and layer."""
     tokens = encode(model, prompts)
     rows: dict[int, Tensor] = {}
-    position = slice(direction.position, direction.position + 1 or None)
-    with capture(model, positions=position) as kept:
-        for batch in engine.plan([len(row) for row in tokens]):
-            engine.forward(model, [tokens[i] for i in batch])
-            layers = [equations.project(x[:, 0].cpu(), direction.unit) for x in kept["resid_pre"]]
-            rows.update(zip(batch, torch.stack(layers, dim=1), strict=True))
-            kept["resid_pre"].clear()
+
+    def use(batch: list[int], layers: list[Tensor]) -> None:
+        projected = [equations.project(x[:, 0].cpu(), direction.unit) for x in layers]
+        rows.update(zip(batch, torch.stack(projected, dim=1), strict=True))
+
+    _stream(model, tokens, use, positions=slice(direction.position, direction.position + 1 or None))
     return torch.stack([rows[i] for i in range(len(tokens))])
+
+
+@torch.no_grad()
+def resid_norm(model: ChatModel, prompts: Prompts, *, layer: int) -> float:
+    """Return the mean length of resid_pre at one layer over every token of the prompts: the yardstick for ||r||."""
+    tokens = encode(model, prompts)
+    lengths: list[Tensor] = []
+
+    def use(batch: list[int], layers: list[Tensor]) -> None:
+        norms = layers[layer].float().norm(dim=-1)
+        lengths.extend(row[-len(tokens[i]) :] for i, row in zip(batch, norms, strict=True))  # without the padding
+
+    _stream(model, tokens, use)
+    return float(torch.cat(lengths).mean())
+
+
+def _stream(
+    model: ChatModel,
+    tokens: engine.Tokens,
+    use: Callable[[list[int], list[Float[Tensor, "b s d"]]], None],
+    *,
+    positions: slice = slice(None),
+) -> None:
+    """Run every prompt, and give `use` the indices of each batch with its resid_pre, layer by layer."""
+    with capture(model, positions=positions) as kept:
+
+        def run(batch: list[int]) -> None:
+            kept["resid_pre"].clear()  # of the batch before, or of one that ran out of memory half-way
+            engine.forward(model, [tokens[i] for i in batch])
+            use(batch, kept["resid_pre"])
+
+        engine.for_each_batch(tokens, run)

@@ -1,10 +1,9 @@
 """Three scores per candidate, a verdict for every loser, and the direction that wins."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from rich.progress import track
 from torch import Tensor
 
 from refusal import engine, equations
@@ -57,7 +56,6 @@ def select_direction(
     *,
     tokens: RefusalTokens | None = None,
     limits: Limits = OFFICIAL,
-    show_progress: bool = False,
 ) -> Selection:
     """Score every candidate on validation prompts and choose by the official rule (paper sections 2.3 and C.1).
 
@@ -65,12 +63,31 @@ def select_direction(
     `Selection.best` is asked for.
     """
     validation = prepare(model, harmful, harmless, tokens=tokens or find_refusal_tokens(model, harmful, harmless))
-    pairs = [(p, l) for p in candidates.positions for l in range(candidates.n_layers)]  # noqa: E741
-    scores = [
-        score_candidate(model, candidates, p, l, validation=validation)
-        for p, l in track(pairs, "Scoring candidates", disable=not show_progress, transient=True)  # noqa: E741
-    ]
+    scores = sweep(model, candidates, validation=validation)
     return Selection(candidates, choose(scores, candidates.n_layers, limits=limits), validation.tokens)
+
+
+def sweep(
+    model: ChatModel,
+    candidates: Candidates,
+    *,
+    validation: Validation,
+    skip: Mapping[int, Score] | None = None,
+    report: Callable[[int, Score], None] | None = None,
+) -> list[Score]:
+    """Score every candidate, positions ascending and layers ascending inside, as the official code enumerates them.
+
+    `skip` holds scores already known by their place in that order, and `report` is called with every new one, so that
+    a caller can keep and resume a long sweep.
+    """
+    scores = dict(skip or {})
+    pairs = [(position, layer) for position in candidates.positions for layer in range(candidates.n_layers)]
+    for index, (position, layer) in enumerate(pairs):
+        if index not in scores:
+            scores[index] = score_candidate(model, candidates, position, layer, validation=validation)
+            if report:
+                report(index, scores[index])
+    return [scores[index] for index in range(len(pairs))]
 
 
 def prepare(model: ChatModel, harmful: Prompts, harmless: Prompts, *, tokens: RefusalTokens) -> Validation:

@@ -1,0 +1,128 @@
+"""Every setting of a run, once: field = flag = TOML key = keyword = line of docs/config.md. No torch."""
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from refusal.errors import BadInput, BadSetting
+from refusal.rule import Limits
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `refusal run` is asked to do."""
+
+    model: str = "organism"
+    """Hugging Face id or folder of the chat model; "organism" is the bundled one."""
+    out: Path | None = None
+    """Run folder; by default runs/<model>/<hash of these settings>."""
+    harmful: str = "auto"
+    """Harmful prompt set, file or folder; "auto": the bundled model's own, else the paper's."""
+    harmless: str = "auto"
+    """Harmless prompt set, file or folder; "auto" as above."""
+    harmful_test: str = "auto"
+    """Set whose test prompts are the harmful evaluation; "auto": that of `harmful`, for the paper's JailbreakBench."""
+    prompts_dir: Path | None = None
+    """Local folder with the official dataset files, instead of a download."""
+    seed: int = 42
+    """Seed of the sampling stream and of the random-direction controls; 42 is the paper's."""
+    n_train: int = 128
+    """Prompts of each class that the means are taken over, before filtering."""
+    n_val: int = 32
+    """Prompts of each class that candidates are scored on, before filtering."""
+    n_test: int = 200
+    """Prompts of each class in the evaluation (the paper: 100); a smaller set is used whole."""
+    refusal_tokens: tuple[int, ...] = ()
+    """Ids of the first tokens of a refusal; empty: known for the paper's families, else proposed from the model."""
+    max_kl: float = 0.1
+    """Highest KL score of a candidate."""
+    min_induce: float = 0.0
+    """Lowest induce score of a candidate."""
+    prune_layers: float = 0.2
+    """Share of the last layers that is never chosen."""
+    harmless_coefficient: float = 1.0
+    """Coefficient of the direction when it is added on harmless prompts."""
+    harmful_coefficient: float = -1.0
+    """Coefficient of the direction when it is added on harmful prompts."""
+    coefficients: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    """Coefficients of the addition curve on harmless prompts; empty: no curve."""
+    n_curve: int = 64
+    """Prompts behind every point of the addition curve."""
+    max_new_tokens: int | None = None
+    """Longest completion, in tokens; by default 512 as in the paper, and 96 for the bundled model's short answers."""
+    system: str | None = None
+    """System prompt; none by default, as in the paper."""
+    template_arguments: str = "{}"
+    """JSON object passed on to the chat template, such as {"enable_thinking": false}."""
+    dtype: str = "auto"
+    """float32, bfloat16, float16; "auto": float32 on a CPU, else the checkpoint's."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; "auto": the fastest there is."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_train", "n_val", "n_test", "n_curve", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadSetting(f"{name} is {value}: give at least 1.")
+        _ = self.limits, self.template  # their own checks
+
+    @property
+    def limits(self) -> Limits:
+        """The selection rule's limits."""
+        return Limits(self.max_kl, self.min_induce, self.prune_layers)
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """The chat template's arguments. Raises BadSetting when they are not a JSON object."""
+        try:
+            value = json.loads(self.template_arguments)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise BadSetting(
+                f"template_arguments is {self.template_arguments!r}, not a JSON object such as "
+                '{"enable_thinking": false}.'
+            )
+        return value
+
+    def science(self) -> dict[str, Any]:
+        """Every setting but the place of the output: what identifies a run."""
+        return {name: value for name, value in asdict(self).items() if name != "out"}
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Return, for run.json, every setting with its value and whether it was given or is the default."""
+        default = asdict(RunConfig())
+        return {name: {"value": value, "given": value != default[name]} for name, value in asdict(self).items()}
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read settings from TOML. Raises BadInput for a broken file, BadSetting for an unknown key or a wrong type."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"Cannot read the settings in {path}: {error}. Give a TOML file with the keys of docs/config.md."
+        ) from error
+    return RunConfig(**{name: _value(name, value) for name, value in values.items()})
+
+
+def _value(name: str, value: Any) -> Any:
+    """Turn a TOML value into the field's type."""
+    hint = get_type_hints(RunConfig).get(name)
+    if hint is None:
+        near = get_close_matches(name, [field.name for field in fields(RunConfig)], n=1)
+        suggestion = f" Did you mean '{near[0]}'?" if near else ""
+        raise BadSetting(f"There is no setting '{name}'.{suggestion} See docs/config.md.")
+    kinds = get_args(hint) or (hint,)
+    if isinstance(value, list) and get_origin(hint) is tuple and all(isinstance(v, (kinds[0], int)) for v in value):
+        return tuple(kinds[0](v) for v in value)
+    if get_origin(hint) is not tuple:
+        for kind in kinds:
+            if type(value) is kind:
+                return value
+            if (kind, type(value)) in ((Path, str), (float, int)):
+                return kind(value)
+    raise BadSetting(f"The setting '{name}' is {value!r}; expected {hint}. See docs/config.md.")

@@ -1,0 +1,210 @@
+"""The paper's steps in order, on one screen: the only module that knows both the science and the disk."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from refusal.config import RunConfig
+from refusal.direction import Candidates, Direction
+from refusal.extraction import filter_prompts, mean_difference, projections, resid_norm
+from refusal.generation import Completion, generate
+from refusal.interventions import ablate, add
+from refusal.judges import judge, verdicts
+from refusal.model import ChatModel
+from refusal.prompts import Prompt
+from refusal.records import Journal, file_hash, value_hash, write_json, write_rows
+from refusal.refusal_tokens import RefusalTokens, find_refusal_tokens
+from refusal.results import INTERVENTIONS, SETS, summarize
+from refusal.rule import Score, choose
+from refusal.selection import prepare, sweep
+from refusal.study import Study, open_study
+from refusal.weights import orthogonalize
+
+
+def run(config: RunConfig) -> Path:
+    """Do the paper end to end and return the run folder; a stopped run goes on where it was.
+
+    Raises the errors of every step (see `refusal.errors`); whatever was finished by then is kept.
+    """
+    with open_study(config) as study:
+        tokens, kept = filter_by_metric(study)
+        candidates = extract(study, kept)
+        direction = select(study, candidates, kept, tokens)
+        project(study, direction)
+        for name, intervention in [(s, i) for s in SETS for i in INTERVENTIONS if i != "weights"]:
+            complete(study, direction, name, intervention)
+        curve(study, direction)
+        bake(study, direction)
+        conclude(study)
+    return study.run.folder
+
+
+def filter_by_metric(study: Study) -> tuple[RefusalTokens, dict[str, tuple[Prompt, ...]]]:
+    """Step 1: find the refusal tokens, and keep the train and validation prompts that the model treats as expected."""
+    s, config = study.sample, study.config
+    tokens = find_refusal_tokens(study.model, s.harmful_train, s.harmless_train, given=config.refusal_tokens)
+    parts = {name: prompts for name, prompts in s.parts().items() if not name.endswith("test")}
+    kept = {
+        name: filter_prompts(study.model, prompts, tokens=tokens.tensor, refused=name.startswith("harmful"))
+        for name, prompts in parts.items()
+    }
+    counts = {name: {"before": len(parts[name]), "after": len(kept[name])} for name in parts}
+    study.run.note(refusal_tokens=tokens.record(), filtering=counts)
+    return tokens, kept
+
+
+def extract(study: Study, kept: dict[str, tuple[Prompt, ...]]) -> Candidates:
+    """Step 2: the class means at every layer and post-instruction position."""
+    path = study.run.folder / "candidates.safetensors"
+
+    def body() -> None:
+        mean_difference(study.model, kept["harmful_train"], kept["harmless_train"]).save(path)
+
+    study.step("extract", [study.base], [path], body)
+    return Candidates.load(path)
+
+
+def select(
+    study: Study, candidates: Candidates, kept: dict[str, tuple[Prompt, ...]], tokens: RefusalTokens
+) -> Direction:
+    """Step 3: score every candidate and choose."""
+    folder = study.run.folder
+    scores, chosen = folder / "selection.jsonl", folder / "direction.safetensors"
+    inputs = [study.base, file_hash(folder / "candidates.safetensors"), tokens.ids]
+
+    def body() -> None:
+        validation = prepare(study.model, kept["harmful_val"], kept["harmless_val"], tokens=tokens)
+        study.run.note(baseline=validation.baseline)
+        journal = Journal(scores, value_hash(inputs))
+        known = {index: _score(row) for index, row in journal.rows.items()}
+        total = len(candidates.positions) * candidates.n_layers
+        with study.bar("Scoring candidates", total, done=len(known)) as advance:
+
+            def report(index: int, score: Score) -> None:
+                journal.append([{"index": index, **asdict(score)}])
+                advance(1)
+
+            scored = sweep(study.model, candidates, validation=validation, skip=known, report=report)
+        verdicts = choose(scored, candidates.n_layers, limits=study.config.limits)
+        journal.finish(asdict(score) for score in verdicts.scores)
+        best = verdicts.chosen
+        candidates.at(best.position, best.layer).save(chosen)
+
+    study.step("select", inputs, [scores, chosen], body)
+    return Direction.load(chosen)
+
+
+def project(study: Study, direction: Direction) -> None:
+    """Step 4: the component along the direction of both test sets, layer by layer."""
+    path = study.run.folder / "projections.json"
+
+    def body() -> None:
+        rows = {name: projections(study.model, prompts, direction=direction) for name, prompts in study.tests.items()}
+        classes = {
+            name: {"mean": x.mean(0).tolist(), "sd": x.std(0, correction=0).tolist(), "n": len(x)}
+            for name, x in rows.items()
+        }
+        facts = {"layers": list(range(study.model.n_layers)), "position": direction.position, "norm": direction.norm}
+        write_json(
+            path,
+            facts
+            | {"resid_norm": resid_norm(study.model, study.sample.harmless_test, layer=direction.layer)}
+            | classes,
+        )
+
+    study.step("project", [study.base, _chosen(study)], [path], body)
+
+
+def complete(study: Study, direction: Direction, name: str, kind: str, *, edited: ChatModel | None = None) -> None:
+    """Step 5: complete one test set under one intervention, and judge the completions."""
+    folder = study.run.folder
+    path = folder / "completions" / f"{name}.{kind}.jsonl"
+    inputs = [study.base, _chosen(study), name, kind]
+    judges = ("substring", "grammar") if study.grammar else ("substring",)
+    judged = {judge: folder / "judgements" / f"{name}.{kind}.{judge}.jsonl" for judge in judges}
+
+    def body() -> None:
+        coefficient = getattr(study.config, f"{name}_coefficient")
+        with intervene(study.model, kind, direction, coefficient=coefficient, seed=study.config.seed):
+            completions = _generate(study, edited or study.model, study.tests[name], path, value_hash(inputs))
+        for judge_name, target in judged.items():
+            write_rows(target, ({"verdict": verdict} for verdict in verdicts(completions, by=judge_name)))
+
+    study.step(f"complete {name}.{kind}", inputs, [path, *judged.values()], body)
+
+
+def intervene(
+    model: ChatModel, kind: str, direction: Direction, *, coefficient: float, seed: int
+) -> AbstractContextManager[None]:
+    """Return the with-block of one of the run's interventions; "none" and "weights" act through nothing here."""
+    used = direction.random(seed) if kind.startswith("random_") else direction
+    match kind.removeprefix("random_"):
+        case "ablation":
+            return ablate(model, used)
+        case "addition":
+            return add(model, used, coefficient=coefficient)
+    return nullcontext()
+
+
+def curve(study: Study, direction: Direction) -> None:
+    """Step 6: refusals and, where gradable, exact answers against the coefficient, with the random control."""
+    config, path = study.config, study.run.folder / "coefficients.json"
+    prompts = study.sample.harmless_test[: config.n_curve]
+
+    def point(kind: str, coefficient: float) -> dict[str, Any]:
+        with intervene(study.model, kind, direction, coefficient=coefficient, seed=config.seed):
+            completions = generate(study.model, prompts, max_new_tokens=study.max_new_tokens)
+        exact = {"exact": judge(completions, by="grammar").record("exact")} if study.grammar else {}
+        return {"coefficient": coefficient, "refused": judge(completions).record("refused")} | exact
+
+    def body() -> None:
+        curves: dict[str, list[dict[str, Any]]] = {"direction": [], "random": []}
+        with study.bar("Coefficient curve", 2 * len(config.coefficients)) as advance:
+            for name, kind in (("direction", "addition"), ("random", "random_addition")):
+                for coefficient in config.coefficients:
+                    curves[name].append(point(kind, coefficient))
+                    advance(1)
+        write_json(path, {"coefficients": config.coefficients, "n": len(prompts)} | curves)
+
+    if config.coefficients:
+        study.step("curve", [study.base, _chosen(study)], [path], body)
+
+
+def bake(study: Study, direction: Direction) -> None:
+    """Step 7: complete both test sets with edited weights. Last of its kind: the edit is made in place."""
+    edited = orthogonalize(study.model, direction, in_place=True)
+    for name in SETS:
+        complete(study, direction, name, "weights", edited=edited)
+
+
+def conclude(study: Study) -> None:
+    """Step 8: the headline numbers."""
+    folder = study.run.folder
+    write_json(folder / "results.json", summarize(folder))
+    study.run.note(status="finished")
+
+
+def _generate(study: Study, model: ChatModel, prompts: Sequence[Prompt], path: Path, inputs: str) -> list[Completion]:
+    """Generate with a journal, so that a killed run loses at most the batch it was in."""
+    journal = Journal(path, inputs)
+    known = {index: Completion(**{k: v for k, v in row.items() if k != "index"}) for index, row in journal.rows.items()}
+    with study.bar(path.stem, len(prompts), done=len(known)) as advance:
+
+        def report(new: dict[int, Completion]) -> None:
+            journal.append([{"index": index, **completion.record()} for index, completion in new.items()])
+            advance(len(new))
+
+        completions = generate(model, prompts, max_new_tokens=study.max_new_tokens, skip=known, report=report)
+    journal.finish()
+    return completions
+
+
+def _score(row: dict[str, Any]) -> Score:
+    numbers = {name: float("nan") if row[name] is None else row[name] for name in ("bypass", "induce", "kl")}
+    return Score(row["position"], row["layer"], **numbers, verdict=row["verdict"])
+
+
+def _chosen(study: Study) -> str:
+    return file_hash(study.run.folder / "direction.safetensors")

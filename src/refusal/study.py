@@ -1,0 +1,150 @@
+"""Opening a run: the model, the prompts and the folder that every step works with, all recorded."""
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from refusal.config import RunConfig
+from refusal.generation import MAX_NEW_TOKENS
+from refusal.model import BUNDLED, ChatModel, load_model
+from refusal.organism.language import PROMPT_TABLES
+from refusal.prompts import Prompt, PromptSet, Sample, load_prompts, paper_sample
+from refusal.records import Run, value_hash
+from refusal.results import SETS
+
+BUNDLED_TOKENS = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What every step works with."""
+
+    config: RunConfig
+    run: Run
+    model: ChatModel
+    sample: Sample
+    base: str  # hash of the settings, the model's files and the prompts: what every step depends on
+    grammar: bool  # the prompts are of the bundled language, whose answers can be graded exactly
+    max_new_tokens: int
+    progress: Progress
+
+    @property
+    def tests(self) -> dict[str, tuple[Prompt, ...]]:
+        """The two evaluation sets, unfiltered."""
+        return {"harmful": self.sample.harmful_test, "harmless": self.sample.harmless_test}
+
+    def step(self, name: str, inputs: Sequence[Any], outputs: Sequence[Path], body: Callable[[], None]) -> None:
+        """Run a step unless it has run on the same inputs."""
+        digest = value_hash(inputs)
+        if not self.run.done(name, digest):
+            with self.run.step(name, digest, [str(path.relative_to(self.run.folder)) for path in outputs]):
+                body()
+
+    @contextmanager
+    def bar(self, text: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+        """Show a progress bar on stderr; yields the function that advances it."""
+        task = self.progress.add_task(text, total=total, completed=done)
+        yield lambda n: self.progress.advance(task, n)
+        self.progress.remove_task(task)
+
+
+@contextmanager
+def open_study(config: RunConfig) -> Iterator[Study]:
+    """Open the run folder of a config, load what it asks for, and record every choice."""
+    # Loaded first, so that a misspelt name leaves no folder behind.
+    model = load_model(
+        config.model, dtype=config.dtype, device=config.device, system=config.system, template_arguments=config.template
+    )
+    harmful, harmless = load_contrast(config)
+    sample = paper_sample(
+        harmful,
+        harmless,
+        seed=config.seed,
+        n_train=config.n_train,
+        n_val=config.n_val,
+        n_harmless_test=config.n_test,
+        n_harmful_test=config.n_test,
+    )
+    base = value_hash([config.science(), _fingerprint(model), sample.record()])
+    grammar = {harmful.name, harmless.name} <= set(PROMPT_TABLES)
+    max_new_tokens, reason = _longest(config)
+    choices = {**model.choices, "max_new_tokens": reason}
+    folder = config.out or Path("runs") / _slug(config.model) / value_hash(config.science())[:8]
+    opened = Run.open(folder, config.science())
+    opened.note(
+        status="running",
+        model=config.model,
+        n_layers=model.n_layers,
+        config=config.record(),
+        environment=environment(model),
+        choices=choices,
+        position_tokens=model.post_instruction_tokens,
+        grammar=grammar,
+        prompts={
+            "sets": {"harmful": harmful.record(), "harmless": harmless.record()},
+            "sample": sample.record(),
+        },
+    )
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        yield Study(config, opened, model, sample, base, grammar, max_new_tokens, progress)
+
+
+def load_contrast(config: RunConfig) -> tuple[PromptSet, PromptSet]:
+    """Load the two prompt sets of a run; "auto" is the bundled model's own for it, the paper's for any other."""
+    bundled = config.model == BUNDLED
+    names = {
+        "harmful": "harmful" if bundled else "paper-harmful",
+        "harmless": "harmless" if bundled else "paper-harmless",
+        "harmful_test": "" if bundled or config.harmful != "auto" else "jailbreakbench",
+    }
+    asked = {name: getattr(config, name) for name in names}
+    chosen = {name: names[name] if value == "auto" else value for name, value in asked.items()}
+    harmful, harmless = (load_prompts(chosen[name], folder=config.prompts_dir) for name in SETS)
+    if chosen["harmful_test"]:
+        evaluation = load_prompts(chosen["harmful_test"], folder=config.prompts_dir)
+        harmful = replace(harmful, test=evaluation.test, notes={**harmful.notes, "test": evaluation.record()})
+    return harmful, harmless
+
+
+def environment(model: ChatModel) -> dict[str, Any]:
+    """Return what a number may depend on: versions, device, dtype, threads."""
+    packages = ("refusal", "torch", "transformers", "tokenizers", "numpy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": str(model.device),
+        "dtype": str(model.network.dtype),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _longest(config: RunConfig) -> tuple[int, str]:
+    """Return the longest completion and why."""
+    if config.max_new_tokens:
+        return config.max_new_tokens, f"{config.max_new_tokens}: given"
+    if config.model == BUNDLED:
+        return BUNDLED_TOKENS, f"{BUNDLED_TOKENS}: the bundled model's right answers and refusals are under 40 tokens"
+    return MAX_NEW_TOKENS, f"{MAX_NEW_TOKENS}: the official code's"
+
+
+def _fingerprint(model: ChatModel) -> list[Any]:
+    """Return what tells states of a checkpoint apart without reading gigabytes: sizes and times of its files."""
+    folder = Path(str(model.network.config.name_or_path))
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return [
+        getattr(model.network.config, "_commit_hash", None),
+        [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files],
+    ]
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name.strip("/").rsplit("/", 1)[-1]) or "model"
