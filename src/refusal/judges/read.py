@@ -18,7 +18,7 @@ def read_completions(path: Path) -> list[Completion]:
             value = json.loads(text)
             rows = value["completions"] if isinstance(value, dict) else value
         else:
-            rows = [json.loads(line) for line in text.splitlines() if line]
+            rows = [json.loads(line) for line in text.split("\n") if line]  # answers may hold other line separators
         completions = [_read(row) for row in rows]
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
