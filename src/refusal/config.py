@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from tyro.conf import Positional
+
 from refusal.errors import BadInput, BadSetting
 from refusal.rule import Limits
 
@@ -15,7 +17,7 @@ from refusal.rule import Limits
 class RunConfig:
     """What `refusal run` is asked to do."""
 
-    model: str = "organism"
+    model: Positional[str] = "organism"
     """Hugging Face id or folder of the chat model; "organism" is the bundled one."""
     out: Path | None = None
     """Run folder; by default runs/<model>/<hash of these settings>."""

@@ -41,6 +41,13 @@ def run(config: RunConfig) -> Path:
     return study.run.folder
 
 
+def find(config: RunConfig) -> Direction:
+    """Do the first three steps only and return the chosen direction; `run` goes on from there."""
+    with open_study(config) as study:
+        tokens, kept = filter_by_metric(study)
+        return select(study, extract(study, kept), kept, tokens)
+
+
 def filter_by_metric(study: Study) -> tuple[RefusalTokens, dict[str, tuple[Prompt, ...]]]:
     """Step 1: find the refusal tokens, and keep the train and validation prompts that the model treats as expected."""
     s, config = study.sample, study.config

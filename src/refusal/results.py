@@ -1,10 +1,11 @@
 """Records → headline numbers: what `results.json` holds, and what `refusal verify` computes again. No torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from refusal.records import read_json, read_rows
-from refusal.statistics import count
+from refusal.statistics import Rate, count
 
 SETS = ("harmful", "harmless")
 # "weights" is last because the edit is made in place; a control stands behind what it controls.
@@ -18,23 +19,49 @@ def summarize(folder: Path) -> dict[str, Any]:
     """Compute every headline number of a run from its records. Raises BadRunFolder for a missing one."""
     rows = read_rows(folder / "selection.jsonl")
     chosen = next(row for row in rows if row["verdict"] == "selected")
-    sets = {name: {kind: _row(folder, name, kind) for kind in INTERVENTIONS} for name in SETS}
-    for name, kind in HEADLINE.items():
-        sets[name]["random"] = sets[name][f"random_{kind}"] | {"control_of": kind}
-    projected = read_json(folder / "projections.json")
-    coefficients = read_json(folder / "run.json")["config"]
-    for name in SETS:
-        for kind in ("addition", "random_addition"):
-            sets[name][kind]["coefficient"] = coefficients[f"{name}_coefficient"]["value"]
-    sets["harmless"]["random"]["coefficient"] = coefficients["harmless_coefficient"]["value"]
+    settings = read_json(folder / "run.json")["config"]
+    sets = {name: _rows(folder, name, float(settings[f"{name}_coefficient"]["value"])) for name in SETS}
     return {
         **{key: chosen[key] for key in ("position", "layer", "bypass", "induce", "kl")},
         "survivors": sum(row["verdict"] in ("selected", "survivor") for row in rows),
         "total": len(rows),
-        "direction_norm": projected["norm"],
-        "resid_norm": projected["resid_norm"],
+        **_norms(folder),
         **sets,
-        "weights_equal_ablation": {name: _identical(folder, name, "weights", "ablation") for name in SETS},
+        "weights_equal_ablation": {name: _identical(folder, name) for name in SETS if "weights" in sets[name]},
+    }
+
+
+def table_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the result table as text, a row a set and intervention."""
+    rows: list[dict[str, str]] = []
+    for name in SETS:
+        for kind in (kind for kind in INTERVENTIONS if kind in results[name]):
+            row = results[name][kind]
+            exact = {"exact answers": _text(row["exact"], "exact")} if "exact" in row else {}
+            coefficient = f" (c = {row['coefficient']:g})" if "coefficient" in row else ""
+            label = kind.replace("_", " ") + coefficient
+            rows.append({"prompts": name, "intervention": label, "refused": _text(row, "refused")} | exact)
+    return rows
+
+
+def _text(row: dict[str, Any], word: str) -> str:
+    return str(Rate(row[word], row["n"]))
+
+
+def _rows(folder: Path, name: str, coefficient: float) -> dict[str, Any]:
+    """Return one set's rates; an intervention whose completions are absent (an imported run) is left out."""
+    rows = {kind: row for kind in INTERVENTIONS if (row := _row(folder, name, kind))}
+    for kind in rows.keys() & {"addition", "random_addition"}:
+        rows[kind]["coefficient"] = coefficient
+    control = f"random_{HEADLINE[name]}"
+    return rows | ({"random": rows[control] | {"control_of": HEADLINE[name]}} if control in rows else {})
+
+
+def _norms(folder: Path) -> dict[str, float]:
+    path = folder / "projections.json"
+    projected = read_json(path) if path.exists() else None
+    return {
+        name: projected[key] for name, key in (("direction_norm", "norm"), ("resid_norm", "resid_norm")) if projected
     }
 
 
@@ -43,13 +70,14 @@ def _row(folder: Path, name: str, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for judge, word in JUDGED.items():
         path = folder / "judgements" / f"{name}.{kind}.{judge}.jsonl"
-        if path.exists() or judge == "substring":
+        if path.exists():
             rate = count(row["verdict"] for row in read_rows(path)).record(word)
             found = rate if judge == "substring" else found | {word: rate}
     return found
 
 
-def _identical(folder: Path, name: str, first: str, second: str) -> dict[str, int]:
-    pair = [read_rows(folder / "completions" / f"{name}.{kind}.jsonl") for kind in (first, second)]
-    same = sum(a["response"] == b["response"] for a, b in zip(*pair, strict=True))
+def _identical(folder: Path, name: str) -> dict[str, int]:
+    """Count the completions of the edited weights that equal those under ablation, text for text."""
+    pair = [read_rows(folder / "completions" / f"{name}.{kind}.jsonl") for kind in ("weights", "ablation")]
+    same = sum(a["response"] == b["response"] and a["tokens"] == b["tokens"] for a, b in zip(*pair, strict=True))
     return {"identical": same, "n": len(pair[0])}

@@ -1,0 +1,114 @@
+"""What the smaller commands do, so that the command line only parses and prints."""
+
+import platform
+import shutil
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from refusal.architectures import ROWS
+from refusal.direction import Direction
+from refusal.errors import BadRunFolder, BadSetting
+from refusal.generation import generate
+from refusal.interventions import ablate, add
+from refusal.judges import judge, verdicts
+from refusal.judges.read import read_completions
+from refusal.model import load_model
+from refusal.prompts import Split, load_prompts
+from refusal.records import Run, file_hash, read_json, read_rows, write_rows
+from refusal.results import JUDGED, summarize
+from refusal.rule import Limits, choose, read_scores
+from refusal.statistics import Rate
+
+
+def complete_set(
+    model: str,
+    prompts: str,
+    output: Path,
+    *,
+    split: Split,
+    ablated: Path | None,
+    added: Path | None,
+    coefficient: float,
+) -> None:
+    """Complete one split of a prompt set under saved directions and write JSON lines."""
+    chat, chosen = load_model(model), load_prompts(prompts)[split]
+    if not chosen:
+        raise BadSetting(f"The prompt set '{prompts}' has no {split} prompts. Give another --split.")
+    with ExitStack() as stack:
+        if ablated:
+            stack.enter_context(ablate(chat, Direction.load(ablated)))
+        if added:
+            stack.enter_context(add(chat, Direction.load(added), coefficient=coefficient))
+        write_rows(output, (completion.record() for completion in generate(chat, chosen)))
+
+
+def judge_saved(path: Path, *, by: str) -> dict[str, Rate]:
+    """Judge one file of completions, or every one of a run folder, by name."""
+    if not path.is_dir():
+        return {path.name: judge(read_completions(path), by=by)}
+    files = sorted((path / "completions").glob("*.jsonl"))
+    if not files:
+        raise BadRunFolder(f"{path} holds no completions. Give the folder of a run, or a file.")
+    return {file.stem: judge(read_completions(file), by=by) for file in files}
+
+
+def check_run(folder: Path) -> dict[str, Any]:
+    """Compute verdicts, choice and results of a run again from its records. Raises BadRunFolder on a difference."""
+    record = Run.read(folder).record
+    for step, entry in record["steps"].items():
+        for name, digest in entry["outputs"].items():
+            if not (folder / name).exists() or file_hash(folder / name) != digest:
+                raise BadRunFolder(f"{folder / name} is not what step '{step}' wrote. Remove it and run again.")
+    settings = record["config"]
+    limits = Limits(*(settings[name]["value"] for name in ("max_kl", "min_induce", "prune_layers")))
+    again = choose(read_scores(folder / "selection.jsonl"), record["n_layers"], limits=limits)
+    stored = [row["verdict"] for row in read_rows(folder / "selection.jsonl")]
+    _same("selection.jsonl", stored, [score.verdict for score in again.scores])
+    judged = sorted((folder / "judgements").glob("*.jsonl"))
+    for path in judged:
+        name, _, by = path.stem.rpartition(".")
+        found = verdicts(read_completions(folder / "completions" / f"{name}.jsonl"), by=by)
+        _same(path.name, [row["verdict"] for row in read_rows(path)], found)
+    _same("results.json", read_json(folder / "results.json"), summarize(folder))
+    return {"candidates": len(stored), "judged files": len(judged), "judges": ", ".join(JUDGED), "differences": 0}
+
+
+def model_families() -> list[dict[str, Any]]:
+    """Return one row per covered `model_type`: where its blocks are and what writes to the stream."""
+    return [
+        {"model_type": name, "blocks": row.blocks, "writers": ", ".join((row.embedding, *row.writers))}
+        for row in ROWS
+        for name in row.model_types
+    ]
+
+
+def examine() -> dict[str, Any]:
+    """Return versions, devices, free disk and the caches: what a run will need."""
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+    from refusal.prompts.download import cache_folder
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("refusal", "torch", "transformers", "tokenizers", "pyarrow")},
+        "devices": ", ".join(devices) or f"cpu, {torch.get_num_threads()} threads",
+        "free disk here": f"{shutil.disk_usage('.').free / 1e9:.1f} GB",
+        "prompt cache": str(cache_folder()),
+        "model cache": str(HF_HUB_CACHE) + (" (offline)" if HF_HUB_OFFLINE else ""),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _same(what: str, stored: Any, computed: Any) -> None:
+    if stored != computed:
+        raise BadRunFolder(f"{what} is not what the records give when it is computed again. Remove it and run again.")
