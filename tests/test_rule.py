@@ -219,6 +219,8 @@ def test_no_difference_is_read_back_and_other_verdicts_are_given_anew(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
+        b"",
+        b"[]",
         b"[",
         b"[1, 2]",
         b"[[1]]",

@@ -121,6 +121,8 @@ def read_scores(path: Path) -> list[Score]:
     text = _read_text(path)
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(t) for t in text.splitlines() if t]
+        if not rows:
+            raise ValueError("it is empty")
         return [_read_score(row) for row in rows]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(
