@@ -115,6 +115,31 @@ def test_tokens_are_made_visible_and_escaped(selection):
         assert "&lt;script&gt;" in drawn
 
 
+def test_names_of_interventions_are_escaped():
+    row = {"refused": 1, "n": 2, "rate": 0.5, "low": 0.1, "high": 0.9}
+    picture = figures.rates([("<b>", row)], "<i>")
+    assert "<b>" not in picture
+    assert "<i>" not in picture
+    assert "<b>: 1/2 = 50.0" in titles(picture)[0]
+
+
+def test_a_line_goes_through_every_number_zero_included():
+    rows = [
+        {"position": -1, "layer": i, "bypass": value, "induce": 0.0, "kl": 0.0, "verdict": ""}
+        for i, value in enumerate([1.0, 0.0, None, -1.0])
+    ]
+    lines = [n for n in parse(figures.scores(rows, "bypass")).iter() if n.get("class") == "line"]
+    assert [line.get("d", "").count("L") for line in lines] == [2]
+
+
+def test_the_key_names_only_what_is_drawn(selection):
+    drawn = figures.scores_key(selection, lines=["limit"])
+    assert "chosen" in drawn
+    assert "limit" in drawn
+    assert "no intervention" not in drawn
+    assert drawn.count("<li>") == run_folder.POSITIONS + 2
+
+
 def test_the_headline_stands_alone(run):
     results = records.read_json(run / "results.json") | {"model": "<b>&"}
     picture = figures.headline(results)

@@ -4,7 +4,7 @@ Every mark carries its numbers in a `<title>`. The page that shows a figure brin
 `headline`, which stands alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -26,6 +26,11 @@ SCORES = {
     "bypass": ("Bypass score", "harmful prompts, ablated; lower is better"),
     "induce": ("Induce score", "harmless prompts, added; higher is better"),
     "kl": ("KL divergence", "nats, harmless prompts, ablated; lower is better"),
+}
+KEY_LINES = {
+    "no intervention": svg.stroke("base"),
+    "limit": svg.stroke("limit"),
+    "layers never chosen": '<rect class="shade" x="-8" y="-6" width="16" height="12"/>',
 }
 KL_FLOOR = 1e-4  # smaller divergences, and 0, lie on the lower edge of the log scale
 
@@ -118,19 +123,12 @@ def scores(
     return axes.picture(*SCORES[score], marks)
 
 
-def scores_key(rows: Iterable[Row], tokens: Sequence[str] = ()) -> str:
-    """Return the key to `scores`: an HTML list of positions with their marks, then the lines."""
+def scores_key(rows: Iterable[Row], tokens: Sequence[str] = (), *, lines: Collection[str] = ()) -> str:
+    """Return the key to `scores`: an HTML list of positions with their marks, and those of KEY_LINES that are drawn."""
     positions = sorted({row["position"] for row in rows})
     marks = [(svg.dot(*_style(i)), position_label(p, tokens)) for i, p in enumerate(positions)]
-    ring = '<circle class="ring" r="5"/>'
-    shade = '<rect class="shade" x="-8" y="-6" width="16" height="12"/>'
-    lines = [
-        (ring, "chosen"),
-        (svg.stroke("base"), "no intervention"),
-        (svg.stroke("limit"), "limit"),
-        (shade, "layers never chosen"),
-    ]
-    return svg.key([*marks, *lines])
+    drawn = [(swatch, label) for label, swatch in KEY_LINES.items() if label in lines]
+    return svg.key([*marks, ('<circle class="ring" r="5"/>', "chosen"), *drawn])
 
 
 def projections(record: Row, *, layer: int) -> str:

@@ -32,11 +32,12 @@ VERDICTS = {
 def content(findings: Findings) -> dict[str, Any]:
     """Return every value that the page's template names."""
     record, results = findings.record, findings.results
+    tables = [_table(name, rows) for name, rows in result_sets(results).items()]
     return {
         "model": results["model"],
         "headline": headline(results),
         "chosen": chosen(findings),
-        "tables": [_table(name, rows) for name, rows in result_sets(results).items()],
+        "tables": tables,
         "scores": _score_figures(findings),
         "verdicts": _losers(findings.selection),
         "projections": _projections(findings),
@@ -45,6 +46,7 @@ def content(findings: Findings) -> dict[str, Any]:
         "sample_size": SAMPLES,
         "identical": results.get("weights_equal_ablation") or {},
         "asked": _asked(findings),
+        "controls": any(line["control"] for table in tables for line in table["lines"]),
         "grammar": bool(record.get("grammar")),
     }
 
@@ -144,11 +146,16 @@ def _score_figures(findings: Findings) -> dict[str, Any]:
         "induce": {"baseline": baseline.get("harmless"), "limit": setting(record, "min_induce")},
         "kl": {"limit": setting(record, "max_kl")},
     }
+    drawn = {
+        "no intervention": any(each.get("baseline") is not None for each in extra.values()),
+        "limit": any(each.get("limit") is not None for each in extra.values()),
+        "layers never chosen": pruned is not None,
+    }
     return {
         "figures": [
             figures.scores(rows, score, tokens=tokens, first_pruned=pruned, **extra[score]) for score in figures.SCORES
         ],
-        "key": figures.scores_key(rows, tokens),
+        "key": figures.scores_key(rows, tokens, lines=[name for name, there in drawn.items() if there]),
     }
 
 
