@@ -1,7 +1,7 @@
 """Directions and candidates: frozen values that know where they come from, kept as safetensors with a header."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Direction:
     @classmethod
     def load(cls, path: Path | str) -> "Direction":
         """Read a saved direction. Raises BadInput when the file is not one."""
-        tensors, header = _load(Path(path), "direction", ("vector",))
+        tensors, header = _load(Path(path), "direction", ("vector",), ("layer", "position", "origin"))
         return cls(tensors["vector"], header["layer"], header["position"], header["origin"])
 
 
@@ -118,7 +118,7 @@ class Candidates:
     @classmethod
     def load(cls, path: Path | str) -> "Candidates":
         """Read saved candidates. Raises BadInput when the file is not one."""
-        tensors, header = _load(Path(path), "candidates", ("harmful", "harmless"))
+        tensors, header = _load(Path(path), "candidates", ("harmful", "harmless"), ("tokens", "origin"))
         return cls(tensors["harmful"], tensors["harmless"], tuple(header["tokens"]), header["origin"])
 
 
@@ -127,7 +127,7 @@ def _save(path: Path, kind: str, tensors: dict[str, Tensor], header: dict[str, o
     write_bytes(path, save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata))
 
 
-def _load(path: Path, kind: str, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict]:
+def _load(path: Path, kind: str, names: Sequence[str], fields: Sequence[str]) -> tuple[dict[str, Tensor], dict]:
     remedy = f"Expected a {kind} file written by this package (format {FORMAT})."
     try:
         with safe_open(path, framework="pt") as file:
@@ -135,6 +135,7 @@ def _load(path: Path, kind: str, names: tuple[str, ...]) -> tuple[dict[str, Tens
             found = metadata.get("kind"), metadata.get("refusal_format")
             if found != (kind, FORMAT):
                 raise BadInput(f"{path} holds kind, format = {found}. {remedy}")
-            return {name: file.get_tensor(name) for name in names}, json.loads(metadata["header"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            header = json.loads(metadata["header"])
+            return {name: file.get_tensor(name) for name in names}, {name: header[name] for name in fields}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"Cannot read {path}: {error}. {remedy}") from error

@@ -79,7 +79,11 @@ def _greedy(model: ChatModel, max_new_tokens: int) -> GenerationConfig:
 def _complete(model: ChatModel, tokens: Sequence[Sequence[int]], settings: GenerationConfig) -> list[list[int]]:
     ids, mask, _ = (x.to(model.device) for x in engine.pad(tokens, model.pad_token))
     network: Any = model.network
-    output = network.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    own, network.generation_config = network.generation_config, settings  # what `settings` leaves open comes from there
+    try:
+        output = network.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    finally:
+        network.generation_config = own
     return output[:, ids.shape[1] :].tolist()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from refusal.architectures import Architecture, blocks, find
@@ -107,7 +108,7 @@ def load_model(
     else:
         name, path = str(model), _path(str(model))
         target = _choose_device(device, choices)
-        network = _load(AutoModelForCausalLM, path, {"dtype": _choose_dtype(dtype, target, choices)}).to(target)
+        network = _load_network(path, _choose_dtype(dtype, target, choices)).to(target)
         tokenizer = _load(AutoTokenizer, path, {}) if tokenizer is None else tokenizer
     assert tokenizer is not None
     network.eval()
@@ -149,10 +150,20 @@ def _choose_dtype(dtype: str, device: torch.device, choices: dict[str, str]) -> 
     return found
 
 
+def _load_network(path: str, dtype: Any) -> Any:
+    network, found = _load(AutoModelForCausalLM, path, {"dtype": dtype, "output_loading_info": True})
+    if found["missing_keys"]:  # transformers fills them with random numbers and a warning
+        raise BadInput(
+            f"'{path}' lacks {len(found['missing_keys'])} of the model's tensors, such as "
+            f"{min(found['missing_keys'])}. Give a complete checkpoint of a causal language model."
+        )
+    return network
+
+
 def _load(auto: Any, path: str, arguments: dict[str, Any]) -> Any:
     try:
         return auto.from_pretrained(path, **arguments)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         kind = "is a folder without a loadable model" if Path(path).is_dir() else "could not be loaded"
         raise BadInput(
             f"'{path}' {kind}: {_first_line(error)} Give a folder that holds a Hugging Face model and tokenizer, a "

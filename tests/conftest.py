@@ -1,0 +1,38 @@
+"""What every test shares: no network, one thread, repeatable properties, the bundled model loaded once."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a misspelt name has to fail as it does without a network
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)  # the models are tiny: threads cost more than they give
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """The bundled chat model. Read only."""
+    from refusal.model import load_model
+
+    return load_model()
+
+
+@pytest.fixture(scope="session")
+def harmful():
+    """The bundled model's harmful prompts: invented poisons, machines and curses."""
+    from refusal.prompts import load_prompts
+
+    return load_prompts("harmful")
+
+
+@pytest.fixture(scope="session")
+def harmless():
+    """The bundled model's harmless prompts."""
+    from refusal.prompts import load_prompts
+
+    return load_prompts("harmless")

@@ -1,0 +1,116 @@
+"""Batching changes nothing: not with the batch, the padding, the order, or memory that runs out."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tiny
+from refusal import engine
+from refusal.errors import Unavailable
+
+LENGTHS = st.lists(st.integers(1, 40), max_size=40)
+
+
+@given(LENGTHS, st.integers(1, 120), st.none() | st.integers(1, 7))
+def test_a_plan_holds_every_index_once_and_keeps_the_budget(lengths, budget, rows):
+    batches = engine.plan(lengths, budget=budget, rows=rows)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+        assert rows is None or len(batch) <= rows
+
+
+@given(LENGTHS, st.integers(40, 120))
+def test_a_plan_puts_like_lengths_together_longest_first(lengths, budget):
+    flat = [lengths[i] for batch in engine.plan(lengths, budget=budget) for i in batch]
+    assert flat == sorted(lengths, reverse=True)
+
+
+def test_padding_is_on_the_left_and_masked():
+    ids, mask, positions = engine.pad([[5, 6, 7], [8]], 0)
+    assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert positions.tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def tokens(model):
+    encoded = [model.encode(text) for text in tiny.PROMPTS]
+    assert len({len(row) for row in encoded}) > 3  # or padding would not be tested
+    return encoded
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_batch_of_unequal_lengths_equals_one_prompt_at_a_time(family):
+    model = tiny.shared(family)
+    rows = tokens(model)
+    alone = torch.cat([model.network(torch.tensor([row])).logits[:, -1] for row in rows]).detach()
+    together = engine.last_logits(model, rows)
+    assert together.dtype == torch.float32
+    assert torch.allclose(together, alone, atol=1e-5 * float(alone.abs().max()) * tiny.D**0.5)
+    assert (alone[0] - alone[1]).abs().max() > 0.1  # prompts do differ
+
+
+def test_the_pad_token_does_not_matter():
+    model = tiny.shared()
+    rows = tokens(model)
+    ids, mask, positions = engine.pad(rows, 7)
+    logits = model.network(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, -1]
+    assert torch.allclose(logits, engine.forward(model, rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 60, 100, 8192])
+def test_answers_come_in_the_given_order_whatever_the_budget(budget):
+    model = tiny.shared()
+    rows = tokens(model)
+    expected = engine.last_logits(model, rows)
+    order = [3, 0, 4, 1, 2]
+    shuffled = engine.last_logits(model, [rows[i] for i in order], budget=budget)
+    assert torch.allclose(shuffled, expected[order], atol=1e-4)
+
+
+def test_the_same_twice_is_the_same():
+    model = tiny.shared()
+    assert torch.equal(engine.last_logits(model, tokens(model)), engine.last_logits(model, tokens(model)))
+
+
+def limited(monkeypatch, fits: int) -> list[int]:
+    """Make a forward pass run out of memory beyond so many rows; the sizes tried."""
+    real, tried = engine.forward, []
+
+    def forward(model, rows):
+        tried.append(len(rows))
+        logits = real(model, rows)  # as on a device: hooks have run before memory ends
+        if len(rows) > fits:
+            raise torch.OutOfMemoryError("no memory left")
+        return logits
+
+    monkeypatch.setattr(engine, "forward", forward)
+    return tried
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3])
+def test_a_batch_that_does_not_fit_is_halved_and_the_result_is_the_same(monkeypatch, fits):
+    model = tiny.shared()
+    expected = engine.last_logits(model, tokens(model))
+    tried = limited(monkeypatch, fits)
+    assert torch.allclose(engine.last_logits(model, tokens(model)), expected, atol=1e-4)
+    assert tried[0] == len(tiny.PROMPTS)
+    assert sum(n for n in tried if n <= fits) == len(tiny.PROMPTS)  # each prompt once
+
+
+def test_a_single_prompt_that_does_not_fit_is_a_clear_error(monkeypatch):
+    model = tiny.shared()
+    limited(monkeypatch, 0)
+    with pytest.raises(Unavailable, match=r"single prompt of \d+ tokens does not fit in memory"):
+        engine.last_logits(model, tokens(model))
+
+
+def test_other_errors_are_not_taken_for_memory(monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("broken kernel")
+
+    monkeypatch.setattr(engine, "forward", fail)
+    with pytest.raises(RuntimeError, match="broken kernel"):
+        engine.last_logits(tiny.shared(), tokens(tiny.shared()))

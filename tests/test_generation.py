@@ -1,0 +1,151 @@
+"""Completions: greedy, ended where the model ends them, in order, and the same whatever the batch."""
+
+import pytest
+import torch
+
+import tiny
+from refusal import engine, generation
+from refusal.errors import TooFewPrompts
+from refusal.generation import Completion, generate
+from refusal.interventions import ablate, add
+from refusal.prompts import Prompt
+
+LONGEST = 12
+
+
+def greedy(model, text: str, *, ends: tuple[int, ...], limit: int = LONGEST) -> list[int]:
+    """The plain loop: the likeliest token, one at a time, without a cache."""
+    tokens, said = model.encode(text), []
+    while len(said) < limit and (not said or said[-1] not in ends):
+        with torch.no_grad():
+            said.append(int(model.network(torch.tensor([tokens + said])).logits[0, -1].argmax()))
+    return said
+
+
+def expected(model, text, ends):
+    said = greedy(model, text, ends=ends)
+    answer = model.tokenizer.decode(said, skip_special_tokens=True).strip()
+    return Completion(text, answer, None, len(said), said[-1] in ends)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_completions_are_the_likeliest_token_one_at_a_time(family):
+    model = tiny.shared(family)
+    ends = (model.tokenizer.eos_token_id,)
+    assert generate(model, tiny.PROMPTS, max_new_tokens=LONGEST) == [
+        expected(model, text, ends) for text in tiny.PROMPTS
+    ]
+
+
+def endings(model, count: int) -> list[int]:
+    """Tokens that a model says early but not first: as ends of sequence they cut some answers short."""
+    said = [greedy(model, text, ends=()) for text in tiny.PROMPTS]
+    return [row[i] for row, i in zip(said, (3, 5), strict=False)][:count]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_answer_ends_at_any_of_the_models_own_end_tokens(count):
+    model = tiny.chat_model()
+    ends = endings(model, count)
+    model.network.generation_config.eos_token_id = ends if count > 1 else ends[0]
+    found = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
+    assert found == [expected(model, text, tuple(ends)) for text in tiny.PROMPTS]
+    assert any(c.finished and c.tokens < LONGEST for c in found)
+    assert any(not c.finished and c.tokens == LONGEST for c in found)
+
+
+def test_the_end_token_of_the_tokenizer_serves_when_the_model_names_none():
+    model = tiny.chat_model()
+    end = endings(model, 1)[0]
+    model.network.generation_config.eos_token_id = None
+    model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(end)
+    found = generate(model, tiny.PROMPTS[:1], max_new_tokens=LONGEST)
+    assert found[0].finished
+    assert found[0].tokens < LONGEST
+
+
+def test_the_models_sampling_settings_are_dropped():
+    model = tiny.chat_model()
+    plain = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
+    config = model.network.generation_config
+    config.do_sample, config.temperature, config.repetition_penalty = True, 5.0, 3.0
+    config.num_beams, config.no_repeat_ngram_size, config.suppress_tokens = 3, 1, [40]
+    assert generate(model, tiny.PROMPTS, max_new_tokens=LONGEST) == plain
+    assert model.network.generation_config is config
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_batches_change_nothing(monkeypatch, rows):
+    model = tiny.shared()
+    whole = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
+    monkeypatch.setattr(generation, "ROWS", rows)
+    order = [4, 1, 3, 0, 2]
+    found = generate(model, [tiny.PROMPTS[i] for i in order], max_new_tokens=LONGEST)
+    assert found == [whole[i] for i in order]
+
+
+def test_memory_that_runs_out_changes_nothing(monkeypatch):
+    model = tiny.shared()
+    whole = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
+    real, tried = generation._complete, []
+
+    def complete(model, tokens, settings):
+        tried.append(len(tokens))
+        if len(tokens) > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        return real(model, tokens, settings)
+
+    monkeypatch.setattr(generation, "_complete", complete)
+    assert generate(model, tiny.PROMPTS, max_new_tokens=LONGEST) == whole
+    assert tried == [5, 2, 3, 1, 2]
+
+
+def test_no_more_tokens_than_asked():
+    found = generate(tiny.shared(), tiny.PROMPTS, max_new_tokens=1)
+    assert {c.tokens for c in found} == {1}
+
+
+def test_prompts_keep_their_text_and_category():
+    found = generate(tiny.shared(), [Prompt("Why?", "questions"), "How?"], max_new_tokens=2)
+    assert [(c.prompt, c.category) for c in found] == [("Why?", "questions"), ("How?", None)]
+    assert found[0].record() == {
+        "prompt": "Why?",
+        "response": found[0].response,
+        "category": "questions",
+        "tokens": found[0].tokens,
+        "finished": found[0].finished,
+    }
+
+
+def test_known_completions_are_skipped_and_new_ones_reported_by_batch(monkeypatch):
+    model = tiny.shared()
+    monkeypatch.setattr(generation, "ROWS", 2)
+    reports: list[dict] = []
+    whole = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST, report=reports.append)
+    longest_first = engine.plan([len(model.encode(text)) for text in tiny.PROMPTS], rows=2)
+    assert [list(report) for report in reports] == longest_first
+    assert {i: c for report in reports for i, c in report.items()} == dict(enumerate(whole))
+
+    known, resumed = reports[0], []
+    assert generate(model, tiny.PROMPTS, max_new_tokens=LONGEST, skip=known, report=resumed.append) == whole
+    assert resumed == reports[1:]
+
+
+def test_interventions_around_the_call_act():
+    model = tiny.shared()
+    direction = tiny.direction(model)
+    plain = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
+    with ablate(model, direction):
+        ablated = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
+        by_hand = [expected(model, text, (model.tokenizer.eos_token_id,)) for text in tiny.PROMPTS]
+    with add(model, direction):
+        added = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
+    assert ablated == by_hand
+    assert plain not in (ablated, added)
+    assert ablated != added
+    assert generate(model, tiny.PROMPTS, max_new_tokens=LONGEST) == plain
+
+
+def test_no_prompts_are_refused():
+    with pytest.raises(TooFewPrompts, match="empty"):
+        generate(tiny.shared(), [])
