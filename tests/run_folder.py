@@ -36,7 +36,6 @@ def build(folder: Path, *, response: str = "", grammar: bool = True) -> Path:
     write_json(folder / "run.json", _record(grammar))
     write_rows(folder / "selection.jsonl", [vars(score) for score in selection.scores])
     results: dict[str, Any] = {
-        "model": "made-up",
         **selection.summary(),
         "direction_norm": 12.5,
         "resid_norm": 31.25,
@@ -58,10 +57,12 @@ def build(folder: Path, *, response: str = "", grammar: bool = True) -> Path:
 def build_bare(folder: Path) -> Path:
     """Write what an imported run may hold: scores and the counts of one set, and nothing that is optional."""
     selection = _selection()
-    write_json(folder / "run.json", {"format": 1, "about": {}, "status": "finished", "steps": {}, "config": {}})
+    record = {"format": 1, "about": {}, "status": "imported", "steps": {}, "config": {}, "model": "imported"}
+    record |= {"position_tokens": [""] * POSITIONS, "imported": {"from": "elsewhere"}}
+    write_json(folder / "run.json", record)
     write_rows(folder / "selection.jsonl", [vars(score) for score in selection.scores])
     counted = {"none": count([False] * N).record("refused"), "addition": count([True] * N).record("refused")}
-    write_json(folder / "results.json", {"model": "imported", **selection.summary(), "harmless": counted})
+    write_json(folder / "results.json", {**selection.summary(), "harmful": {}, "harmless": counted})
     return folder
 
 

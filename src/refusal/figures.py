@@ -192,7 +192,7 @@ def headline(results: Row) -> str:
         picture.replace("<svg ", f'<svg x="{18 + 436 * i}" y="44" width="420" height="{tall}" ', 1)
         for i, (picture, tall) in enumerate(zip(pictures, heights, strict=True))
     )
-    chosen = f"{results['model']}: one direction, read at layer {results['layer']}"
+    chosen = f"Refusals with and without one direction, read at layer {results['layer']}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" aria-label="{escape(chosen)}"><style>{svg.STYLE}</style>'

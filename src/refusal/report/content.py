@@ -34,7 +34,7 @@ def content(findings: Findings) -> dict[str, Any]:
     record, results = findings.record, findings.results
     tables = [_table(name, rows) for name, rows in result_sets(results).items()]
     return {
-        "model": results["model"],
+        "model": record["model"],
         "headline": headline(results),
         "chosen": chosen(findings),
         "tables": tables,
@@ -71,7 +71,7 @@ def headline(results: Row) -> list[str]:
 
 def chosen(findings: Findings) -> list[str]:
     """Say where the direction was read, from how many candidates, and how long it is."""
-    results, tokens = findings.results, findings.record.get("position_tokens")
+    results, tokens = findings.results, position_tokens(findings.record)
     token = f" (token {figures.visible(tokens[results['position']])})" if tokens else ""
     said = [
         f"The direction was read at layer {results['layer']}, position {number(results['position'])}{token}: of "
@@ -90,6 +90,12 @@ def chosen(findings: Findings) -> list[str]:
 def setting(record: Row, name: str) -> Any:
     """Return the value of a setting of the run, or None when the run does not record it."""
     return record.get("config", {}).get(name, {}).get("value")
+
+
+def position_tokens(record: Row) -> list[str]:
+    """Return the texts of the post-instruction tokens; empty when the run does not know them."""
+    tokens = record.get("position_tokens") or []
+    return tokens if any(tokens) else []
 
 
 def plain(value: Any) -> str:
@@ -138,7 +144,7 @@ def _bars(name: str, rows: Mapping[str, Row]) -> list[str]:
 
 def _score_figures(findings: Findings) -> dict[str, Any]:
     record, rows = findings.record, findings.selection
-    tokens, baseline = record.get("position_tokens") or [], record.get("baseline") or {}
+    tokens, baseline = position_tokens(record), record.get("baseline") or {}
     share, layers = setting(record, "prune_layers"), record.get("n_layers")
     pruned = None if share is None or layers is None else rule.Limits(prune_layers=share).first_pruned(layers)
     extra = {
@@ -211,7 +217,7 @@ def _answer(kind: str, row: Row) -> dict[str, Any]:
 def _asked(findings: Findings) -> dict[str, Any]:
     record = findings.record
     prompts = record.get("prompts") or {}
-    facts = {"layers": record.get("n_layers"), "seed": setting(record, "seed")}
+    facts = {"layers": record.get("n_layers"), "seed": setting(record, "seed"), "imported": record.get("imported")}
     facts |= {k: v for k, v in (record.get("environment") or {}).items() if k != "packages"}
     return {
         "facts": [(name, plain(value)) for name, value in facts.items() if value is not None],

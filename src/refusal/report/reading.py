@@ -30,7 +30,8 @@ def read_findings(folder: Path) -> Findings:
     Raises BadRunFolder when a record is missing, is not JSON, or lacks a field that every version of it has.
     """
     record = Run.read(folder).record
-    results = _read_object(folder / "results.json", "model", "position", "layer", "survivors", "total")
+    _need(folder / "run.json", record, "model")
+    results = _read_object(folder / "results.json", "position", "layer", "survivors", "total")
     for rows in result_sets(results).values():
         for row in rows.values():
             _need(folder / "results.json", row, "refused", *RATE)
