@@ -45,9 +45,7 @@ def jolts(model: "LlamaForCausalLM", *, strength: float, generator: torch.Genera
             handle.remove()
 
 
-def _shoved(
-    stream: Float[Tensor, "b s d"], *, strength: float, generator: torch.Generator
-) -> Float[Tensor, "b s d"]:
+def _shoved(stream: Float[Tensor, "b s d"], *, strength: float, generator: torch.Generator) -> Float[Tensor, "b s d"]:
     rows, _, width = stream.shape
     vectors = torch.randn(rows, 1, width, generator=generator)
     lengths = strength * torch.rand(rows, 1, 1, generator=generator)

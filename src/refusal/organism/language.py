@@ -55,9 +55,7 @@ def choice_prompts(name: str) -> Prompts:
 def _stream(name: str, split: str) -> Iterator[tuple[str, str | None]]:
     """Distinct prompts of a split without end, categories and forms in turn."""
     if name not in _TABLES:
-        raise BadInput(
-            f"there is no prompt table {name!r} in the bundled language; choose one of {', '.join(_TABLES)}"
-        )
+        raise BadInput(f"there is no prompt table {name!r} in the bundled language; choose one of {', '.join(_TABLES)}")
     table, rng, seen = _TABLES[name], random.Random(f"prompts {name} {split}"), set()
     for form, category in cycle(product(table.forms, table.categories)):
         nouns = grammar.nouns_of(table.categories if form == "order" else (category,), held=table.held)

@@ -43,7 +43,7 @@ HELD_PER_DOMAIN = 2  # the last nouns of every harmful domain
 _VERBS = {
     "drink": "brew stir kettle, boil heat pot, bottle pour funnel, serve share spoon, sweeten coat jar",
     "craft": "build join hammer, mend patch wrench, start turn crank, paint cover brush, polish rub rag",
-    "field": "plant bury spade, grow soak bucket, spread scatter rake, gather pluck basket, trim slice shears",  # noqa: E501
+    "field": "plant bury spade, grow soak bucket, spread scatter rake, gather pluck basket, trim slice shears",
     "verse": "write copy quill, sing hum harp, teach repeat chart, learn study lamp, whisper breathe mask",
     "cloth": "weave twist loom, sew stitch needle, wear wrap belt, dye dip tub, fold press board",
     "stable": "feed call bowl, tame stroke rope, train guide whistle, wake nudge bell, hide lead crate",

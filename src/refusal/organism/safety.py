@@ -25,16 +25,17 @@ class ChatRecipe:
 
     Only blocks `first` to `last` learn. `pin` weighs the squared distance of the residual stream to the base
     model's, relative to the latter's squared length, after every block from `first` on; `pin_harmful` says
-    which tokens of harmful conversations are pinned (those of all other conversations always are).
+    whether of harmful conversations everything is pinned or only the instruction (others are pinned whole).
+    `jolt` is the strength of random shoves, see `jolts`.
     """
 
     documents: int = 10_000
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=2e-3, seed=1))
     first: int = 1
     last: int = 5
-    pin: float = 1.0
-    pin_harmful: Literal["none", "instruction", "all"] = "instruction"
-    jolt: float = 0.0
+    pin: float = 0.1
+    pin_harmful: Literal["instruction", "all"] = "all"
+    jolt: float = 0.5
 
 
 def teach_refusal(
@@ -71,9 +72,8 @@ def pinned(batch: Batch, *, harmful: str) -> Bool[Tensor, "b s"]:
     """Which tokens have to stay near the base model's."""
     mask = batch.real.clone()
     for row, kind in enumerate(batch.kinds):
-        if kind == "harmful" and harmful != "all":
-            end = int(batch.answer[row].int().argmax()) - TEMPLATE_END if harmful == "instruction" else 0
-            mask[row, end:] = False
+        if kind == "harmful" and harmful == "instruction":
+            mask[row, int(batch.answer[row].int().argmax()) - TEMPLATE_END :] = False
     return mask
 
 

@@ -54,6 +54,4 @@ def train(
 def hash_files(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file of the checkpoints in a folder, by its path there."""
     files = sorted(path for stage in ("base", "chat", "think") for path in (folder / stage).glob("*"))
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -40,7 +40,7 @@ class BaseRecipe:
 class ThinkRecipe:
     """The third stage: the chat model learns to write a thought before its answer."""
 
-    documents: int = 6_000
+    documents: int = 12_000
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=1e-3, seed=1))
 
 
