@@ -132,7 +132,7 @@ def test_rows_with_every_line_separator_of_unicode_come_back(tmp_path):
     assert read_rows(tmp_path / "rows.jsonl") == rows
 
 
-@pytest.mark.parametrize("content", [b'{"a": 1}\n{"a"', b"\xff\n", b"{}\nnot json\n"])
+@pytest.mark.parametrize("content", [b'{"a": 1}\n{"a"', b"\xff\n", b"{}\nnot json\n", b"[1]\n"])
 def test_broken_rows_are_a_bad_run_folder_with_the_remedy(tmp_path, content):
     (tmp_path / "rows.jsonl").write_bytes(content)
     with pytest.raises(BadRunFolder, match=r"rows\.jsonl cannot be read.*Remove that file"):

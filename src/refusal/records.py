@@ -101,17 +101,17 @@ class Journal:
             raise _disk_error(self.path, error) from error
         self.rows |= {row["index"]: _strict(row) for row in rows}  # as a resumed run would read them
 
-    def finish(self) -> list[dict[str, Json]]:
-        """Write the final file, remove the journal, and return the rows in order."""
-        rows = [{k: v for k, v in self.rows[i].items() if k != "index"} for i in sorted(self.rows)]
+    def finish(self, rows: Iterable[Mapping[str, Json]] | None = None) -> None:
+        """Write the final file and remove the journal: its rows in order, or `rows` made from all of them."""
+        if rows is None:
+            rows = [{k: v for k, v in self.rows[i].items() if k != "index"} for i in sorted(self.rows)]
         write_rows(self.final, rows)
         _forget(self.path)
-        return rows
 
     def _recover(self) -> dict[int, dict[str, Json]]:
         if not self.path.exists():
             return {}
-        header, *rows = _parse(self.path, lambda data: _lines(data[: data.rfind(b"\n") + 1])) or [None]
+        header, *rows = _parse(self.path, lambda data: _lines(data[: data.rfind(b"\n") + 1])) or [{}]
         if header != {"inputs": self.inputs}:
             _forget(self.path)
             return {}
@@ -220,9 +220,12 @@ def _parse(path: Path, parse: Callable[[bytes], Json], remedy: str = "Remove tha
         raise BadRunFolder(f"{path} cannot be read: {error}. {remedy}") from error
 
 
-def _lines(data: bytes) -> list[Json]:
+def _lines(data: bytes) -> list[dict[str, Json]]:
     # Not `splitlines`: model text may hold other line separators, which JSON leaves as they are.
-    return [json.loads(line) for line in data.split(b"\n") if line]
+    rows = [json.loads(line) for line in data.split(b"\n") if line]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is not a JSON object")
+    return rows
 
 
 def _line(row: Mapping[str, Json]) -> str:
