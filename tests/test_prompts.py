@@ -387,9 +387,7 @@ def test_a_set_without_a_split_and_a_size_below_one_are_refused():
 
 # --- download ------------------------------------------------------------------------------------------
 
-CONTENT = json.dumps(
-    [{"instruction": "Paint it.", "category": None}, {"instruction": "Nail it.", "category": "a"}]
-)
+CONTENT = json.dumps([{"instruction": "Paint it.", "category": None}, {"instruction": "Nail it.", "category": "a"}])
 
 
 @pytest.fixture
@@ -414,9 +412,7 @@ def server(tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         monkeypatch.setattr(sources, "BASE_URL", f"http://127.0.0.1:{running.server_address[1]}")
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield SimpleNamespace(
-            file=root / "processed" / "tiny.json", asked=asked, cache=tmp_path / "cache", part=part
-        )
+        yield SimpleNamespace(file=root / "processed" / "tiny.json", asked=asked, cache=tmp_path / "cache", part=part)
         running.shutdown()
 
 
@@ -518,7 +514,5 @@ def test_the_listing_knows_every_set_without_a_network(monkeypatch, tmp_path):
 
 
 def test_prompts_import_no_torch():
-    code = (
-        "import sys, refusal.prompts; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
-    )
+    code = "import sys, refusal.prompts; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

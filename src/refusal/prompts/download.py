@@ -73,9 +73,7 @@ def _download(part: Part) -> bytes:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise Unavailable(f"{part.url}: cannot be downloaded ({reason!s}). {remedy}") from error
     if problem := _mismatch(data, part):
-        raise Unavailable(
-            f"{part.url}: truncated or altered on the way: {problem}. Nothing was kept. {remedy}"
-        )
+        raise Unavailable(f"{part.url}: truncated or altered on the way: {problem}. Nothing was kept. {remedy}")
     return data
 
 
@@ -100,6 +98,5 @@ def _write_atomically(path: Path, data: bytes) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise Unavailable(
-            f"{path}: cannot be written ({error.strerror}). "
-            "Set REFUSAL_CACHE to a folder that can be written."
+            f"{path}: cannot be written ({error.strerror}). Set REFUSAL_CACHE to a folder that can be written."
         ) from error

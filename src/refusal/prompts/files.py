@@ -50,9 +50,7 @@ def read_prompt_file(path: Path, *, column: str | None = None) -> PromptFile:
     """
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise BadInput(
-            f"{path}: a prompt file ends in {', '.join(READERS)}, not {path.suffix!r}. Convert it."
-        )
+        raise BadInput(f"{path}: a prompt file ends in {', '.join(READERS)}, not {path.suffix!r}. Convert it.")
     table = read(path, column)
     seen: dict[str, Prompt] = {}
     blank = 0
@@ -72,23 +70,17 @@ def _text(value: object, path: Path, row: int) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise BadInput(
-            f"{path}: prompt {row} is a {type(value).__name__}, expected text. Choose another column."
-        )
+        raise BadInput(f"{path}: prompt {row} is a {type(value).__name__}, expected text. Choose another column.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise BadInput(
-            f"{path}: prompt {row} holds half a surrogate pair. Write it again as UTF-8."
-        ) from error
+        raise BadInput(f"{path}: prompt {row} holds half a surrogate pair. Write it again as UTF-8.") from error
     return value.strip()
 
 
 def _read_txt(path: Path, column: str | None) -> _Table:
     if column is not None:
-        raise BadInput(
-            f"{path}: a text file has one prompt a line and no column {column!r}. Leave the column out."
-        )
+        raise BadInput(f"{path}: a text file has one prompt a line and no column {column!r}. Leave the column out.")
     lines = _decoded(path).split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -99,9 +91,7 @@ def _read_csv(path: Path, column: str | None) -> _Table:
     try:
         header, *rows = list(csv.reader(io.StringIO(_decoded(path), newline=""), strict=True)) or [[]]
     except csv.Error as error:
-        raise BadInput(
-            f"{path}: not a csv file ({error}). Expected a header line, then a prompt a row."
-        ) from error
+        raise BadInput(f"{path}: not a csv file ({error}). Expected a header line, then a prompt a row.") from error
     rows = [row for row in rows if row]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
@@ -118,9 +108,7 @@ def _read_json(path: Path, column: str | None) -> _Table:
 
 def _read_jsonl(path: Path, column: str | None) -> _Table:
     lines = enumerate(_decoded(path).split("\n"), start=1)
-    return _from_items(
-        [_parsed(line, f"{path}, line {i}") for i, line in lines if line.strip()], path, column
-    )
+    return _from_items([_parsed(line, f"{path}, line {i}") for i, line in lines if line.strip()], path, column)
 
 
 def _read_parquet(path: Path, column: str | None) -> _Table:
@@ -133,9 +121,7 @@ def _read_parquet(path: Path, column: str | None) -> _Table:
     try:
         names = list(parquet.read_schema(path).names)
         chosen = _choose_column(names, path, column)
-        wanted = (
-            [chosen, CATEGORY_COLUMN] if CATEGORY_COLUMN in names and chosen != CATEGORY_COLUMN else [chosen]
-        )
+        wanted = [chosen, CATEGORY_COLUMN] if CATEGORY_COLUMN in names and chosen != CATEGORY_COLUMN else [chosen]
         columns = parquet.read_table(path, columns=wanted).to_pydict()
     except (arrow.ArrowException, OSError) as error:
         raise BadInput(f"{path}: not a parquet file that can be read ({error}). Write it again.") from error
@@ -192,9 +178,7 @@ def _parsed(text: str, where: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(
-            f"{where}: not JSON ({error}). Correct it, or give the prompts one a line as .txt."
-        ) from error
+        raise BadInput(f"{where}: not JSON ({error}). Correct it, or give the prompts one a line as .txt.") from error
 
 
 def _decoded(path: Path) -> str:
@@ -212,9 +196,7 @@ def _bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror}). Give the path of a prompt file."
-        ) from error
+        raise BadInput(f"{path}: cannot be read ({error.strerror}). Give the path of a prompt file.") from error
     if not data.strip():
         raise BadInput(f"{path}: the file is empty. Give a file with at least one prompt.")
     return data

@@ -77,9 +77,7 @@ def load_prompts(
     network, no pyarrow).
     """
     if split is not None and proportions is not None:
-        raise BadSetting(
-            f"split={split!r} and proportions={proportions} contradict each other: give one of them."
-        )
+        raise BadSetting(f"split={split!r} and proportions={proportions} contradict each other: give one of them.")
     name = ALIASES.get(os.fspath(name_or_path), os.fspath(name_or_path))
     if name in SOURCES or name in _organism_names():
         if column is not None:
@@ -131,9 +129,7 @@ def _path_and_column(text: str, column: str | None) -> tuple[Path, str | None]:
     exists = os.path.exists(path)  # unlike Path.exists, False for what cannot be a path at all
     if not exists and Path(head).suffix.lower() in READERS:
         if column not in (None, tail):
-            raise BadSetting(
-                f"{text!r} names column {tail!r}, but column={column!r} is given too: leave one out."
-            )
+            raise BadSetting(f"{text!r} names column {tail!r}, but column={column!r} is given too: leave one out.")
         return Path(os.path.expanduser(head)), tail
     if text and (exists or path.suffix.lower() in READERS or len(path.parts) > 1):
         return path, column
@@ -147,9 +143,7 @@ def _path_and_column(text: str, column: str | None) -> tuple[Path, str | None]:
 
 def _from_file(path: Path, column: str | None) -> PromptSet:
     if not os.path.exists(path):
-        raise BadInput(
-            f"{path}: no such file or folder. Give a prompt file, or a name from `refusal prompts`."
-        )
+        raise BadInput(f"{path}: no such file or folder. Give a prompt file, or a name from `refusal prompts`.")
     read = read_prompt_file(path, column=column)
     return PromptSet(path.stem, train=read.prompts, source=str(path), notes=read.notes())
 
@@ -159,16 +153,12 @@ def _from_folder(folder: Path, column: str | None) -> PromptSet:
     for split in SPLITS:
         paths = [path for suffix in READERS if (path := folder / f"{split}{suffix}").exists()]
         if len(paths) > 1:
-            raise BadInput(
-                f"{folder}: has {' and '.join(path.name for path in paths)}. Keep one file a split."
-            )
+            raise BadInput(f"{folder}: has {' and '.join(path.name for path in paths)}. Keep one file a split.")
         if paths:
             found[split] = paths[0]
     if not found:
         endings = ", ".join(READERS)
-        raise BadInput(
-            f"{folder}: has no file named train, val or test ending in {endings}. Give such a folder."
-        )
+        raise BadInput(f"{folder}: has no file named train, val or test ending in {endings}. Give such a folder.")
     read = {split: read_prompt_file(path, column=column) for split, path in found.items()}
     splits: dict[str, Any] = {split: each.prompts for split, each in read.items()}
     return PromptSet(
@@ -209,9 +199,7 @@ def _undivided(loaded: PromptSet) -> tuple[Prompt, ...]:
     return filled[0]
 
 
-def _shuffle_and_cut(
-    prompts: Sequence[Prompt], shares: Sequence[float], seed: int
-) -> list[tuple[Prompt, ...]]:
+def _shuffle_and_cut(prompts: Sequence[Prompt], shares: Sequence[float], seed: int) -> list[tuple[Prompt, ...]]:
     """Shuffle and cut as the official notebook does: `int()` sizes, the rest to the last share above 0."""
     shuffled = list(prompts)
     random.Random(seed).shuffle(shuffled)

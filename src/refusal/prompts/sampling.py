@@ -76,9 +76,7 @@ def paper_sample(
     for name, (owner, prompts, size) in lists.items():
         split = name.partition("_")[2]
         if size is not None and size < 1:
-            raise BadSetting(
-                f"{size} {split} prompts asked for, expected at least 1: leave it out or raise it."
-            )
+            raise BadSetting(f"{size} {split} prompts asked for, expected at least 1: leave it out or raise it.")
         if not prompts:
             raise TooFewPrompts(
                 f"Prompt set {owner.name!r} has no {split} prompts (it has {owner.counts}), but a run needs "
