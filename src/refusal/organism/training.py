@@ -6,6 +6,7 @@ Everything runs in float32 on one thread, so that the same kind of processor giv
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ class ThinkRecipe:
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=1e-3, seed=1))
 
 
+@cache
 def bundled_tokenizer() -> "Tokenizer":
     """The tokenizer every bundled model shares, learned from documents of all stages."""
     read = texts.base_documents(12_000, seed=0) + texts.think_documents(2_000, seed=0)
