@@ -17,6 +17,7 @@ REFUSED = {  # set → intervention → how many of N refuse, how many answer ex
         "weights": (1, 37),
         "addition": (3, 31),
         "random_ablation": (39, 1),
+        "random_addition": (40, 0),
     },
     "harmless": {
         "none": (0, 39),

@@ -74,7 +74,14 @@ def test_bars_are_as_long_as_their_rates(run):
     bars = [node for node in parse(figures.rates(rows, "refused")).iter() if node.tag.endswith("rect")]
     widths = [float(bar.get("width", "nan")) for bar in bars]
     full = max(widths)
-    assert [name for name, _ in rows] == ["none", "ablation", "random_ablation", "weights", "addition"]
+    assert [name for name, _ in rows] == [
+        "none",
+        "ablation",
+        "random_ablation",
+        "weights",
+        "addition",
+        "random_addition",
+    ]
     assert [width / full for width in widths] == pytest.approx([row["rate"] for _, row in rows], abs=1e-3)
     assert f"ablation: {figures.rate_text(dict(rows)['ablation'], 'refused')}" in titles(figures.rates(rows, "x"))
 

@@ -70,7 +70,7 @@ def position_label(position: int, tokens: Sequence[str]) -> str:
 def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refused") -> str:
     """Draw a bar an intervention, with the whiskers of its 95 % interval. `measure` is "refused" or "exact"."""
     bars = [(name, _bar_label(name, row), _cell(row, measure)) for name, row in rows if measure in row]
-    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=112, right=58, top=28, bottom=30)
+    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=158, right=54, top=28, bottom=30)
     marks = [
         axes.vertical(x, "grid") + axes.text((x, 0), f"{100 * x:.0f} %", dy=16, anchor="middle")
         for x in (0, 0.25, 0.5, 0.75, 1)
@@ -158,7 +158,7 @@ def projections_key() -> str:
 def coefficients(record: Row, *, measure: str = "refused") -> str:
     """Draw the share refused (or exact) of harmless prompts over the coefficient: the direction and a random one."""
     xs = record["coefficients"]
-    axes = Axes((min(xs), max(xs)), (0, 1), right=22)
+    axes = Axes((min(0, *xs), max(xs)), (0, 1), right=22)
     shares = (0, 0.25, 0.5, 0.75, 1)
     marks = [axes.scales(svg.ticks(*axes.x), shares, x_name="coefficient c", share=True)]
     for name, colour, shape in (("random", svg.GREY, svg.SHAPES[1]), ("direction", 1, svg.SHAPES[0])):

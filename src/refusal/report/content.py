@@ -42,7 +42,7 @@ def content(findings: Findings) -> dict[str, Any]:
         "verdicts": _losers(findings.selection),
         "projections": _projections(findings),
         "coefficients": _coefficients(findings.coefficients),
-        "samples": [_samples(name, rows) for name, rows in findings.completions.items()],
+        "samples": [_samples(name, rows, results.get(name, {})) for name, rows in findings.completions.items()],
         "sample_size": SAMPLES,
         "identical": results.get("weights_equal_ablation") or {},
         "asked": _asked(findings),
@@ -113,10 +113,9 @@ def _table(name: str, rows: Mapping[str, Row]) -> dict[str, Any]:
     lines = [
         {
             "intervention": key,
-            "label": NAMES.get(key, (key, ""))[0],
+            "label": NAMES.get(key, (key, ""))[0] + _at(row),
             "note": NAMES.get(key, (key, ""))[1],
             "control": "control_of" in row or key.startswith("random"),
-            "coefficient": None if row.get("coefficient") is None else f"{row['coefficient']:+g}".replace("-", "−"),
             "undetermined": row.get("undetermined", 0),
             "refused": _rate(row, "refused"),
             "exact": _rate(row["exact"], "exact") if "exact" in row else None,
@@ -124,6 +123,11 @@ def _table(name: str, rows: Mapping[str, Row]) -> dict[str, Any]:
         for key, row in in_order(rows)
     ]
     return {"set": name, "lines": lines, "exact": any(line["exact"] for line in lines), "bars": _bars(name, rows)}
+
+
+def _at(row: Row) -> str:
+    """Return the coefficient of an addition, to stand behind its name."""
+    return f", c = {row['coefficient']:+g}".replace("-", "−") if "coefficient" in row else ""
 
 
 def _rate(row: Row, measure: str) -> dict[str, str]:
@@ -187,15 +191,18 @@ def _coefficients(record: Row | None) -> dict[str, Any] | None:
     return {"figures": drawn, "key": figures.coefficients_key(), "n": record["n"]}
 
 
-def _samples(name: str, by_intervention: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+def _samples(name: str, by_intervention: Mapping[str, Sequence[Row]], rates: Mapping[str, Row]) -> dict[str, Any]:
     """The first prompts of a set, each with its answers side by side; matched by the prompt's text."""
     kinds = [kind for kind in SHOWN if kind in by_intervention]
     prompts = list(dict.fromkeys(row["prompt"] for kind in kinds for row in by_intervention[kind]))[:SAMPLES]
     answers = {kind: {row["prompt"]: row for row in reversed(by_intervention[kind])} for kind in kinds}
+    labels = {kind: NAMES[kind][0] + _at(rates.get(kind, {})) for kind in kinds}
     cards = [
         {
             "prompt": prompt,
-            "answers": [_answer(kind, answers[kind][prompt]) for kind in kinds if prompt in answers[kind]],
+            "answers": [
+                _answer(kind, labels[kind], answers[kind][prompt]) for kind in kinds if prompt in answers[kind]
+            ],
         }
         for prompt in prompts
     ]
@@ -203,15 +210,16 @@ def _samples(name: str, by_intervention: Mapping[str, Sequence[Row]]) -> dict[st
     return {"set": name, "folded": name != "harmless", "cards": cards, "total": total}
 
 
-def _answer(kind: str, row: Row) -> dict[str, Any]:
+def _answer(kind: str, label: str, row: Row) -> dict[str, Any]:
     tags = []
-    for judge, verdict in row["verdicts"].items():
+    for judge in sorted(row["verdicts"], key=lambda judge: (judge not in TAGS, [*TAGS, judge].index(judge))):
+        verdict = row["verdicts"][judge]
         yes, no = TAGS.get(judge, (f"{judge}: yes", f"{judge}: no"))
         told = f"{judge}: undetermined" if verdict is None else yes if verdict else no
         tags.append((told, f"{judge} {verdict}".lower()))
     if row.get("finished") is False:
         tags.append(("cut off", ""))
-    return {"kind": kind, "label": NAMES[kind][0], "response": row["response"], "tags": tags}
+    return {"kind": kind, "label": label, "response": row["response"], "tags": tags}
 
 
 def _asked(findings: Findings) -> dict[str, Any]:
