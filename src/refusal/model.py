@@ -108,7 +108,7 @@ def load_model(
     else:
         name, path = str(model), _path(str(model))
         target = _choose_device(device, choices)
-        network = _load_network(path, _choose_dtype(dtype, target, choices)).to(target)
+        network = _load_network(path, _choose_dtype(dtype, target, choices), target)
         tokenizer = _load(AutoTokenizer, path, {}) if tokenizer is None else tokenizer
     assert tokenizer is not None
     network.eval()
@@ -150,8 +150,10 @@ def _choose_dtype(dtype: str, device: torch.device, choices: dict[str, str]) -> 
     return found
 
 
-def _load_network(path: str, dtype: Any) -> Any:
-    network, found = _load(AutoModelForCausalLM, path, {"dtype": dtype, "output_loading_info": True})
+def _load_network(path: str, dtype: Any, device: torch.device) -> Any:
+    # `device_map` puts each weight straight on its device, without a second copy in main memory.
+    arguments = {"dtype": dtype, "device_map": device, "output_loading_info": True}
+    network, found = _load(AutoModelForCausalLM, path, arguments)
     if found["missing_keys"]:  # transformers fills them with random numbers and a warning
         raise BadInput(
             f"'{path}' lacks {len(found['missing_keys'])} of the model's tensors, such as "
