@@ -32,8 +32,8 @@ class ChatRecipe:
     documents: int = 10_000
     schedule: Schedule = field(default_factory=lambda: Schedule(rate=2e-3, seed=1))
     first: int = 1
-    last: int = 5
-    pin: float = 0.1
+    last: int = 4
+    pin: float = 0.03
     pin_harmful: Literal["instruction", "all"] = "all"
     jolt: float = 0.5
 
