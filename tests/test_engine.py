@@ -35,6 +35,21 @@ def test_padding_is_on_the_left_and_masked():
     assert positions.tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
+def test_the_network_is_told_where_each_row_begins():
+    # Rotary positions are relative, so no covered family's logits show it; families with learned positions need it.
+    model, seen = tiny.shared(), []
+
+    def watch(_module, _args, kwargs):
+        seen.append((kwargs["position_ids"].tolist(), kwargs["attention_mask"].tolist()))
+
+    handle = model.network.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        engine.forward(model, [[5, 6, 7], [8]])
+    finally:
+        handle.remove()
+    assert seen == [([[0, 1, 2], [0, 0, 0]], [[1, 1, 1], [0, 0, 1]])]
+
+
 def tokens(model):
     encoded = [model.encode(text) for text in tiny.PROMPTS]
     assert len({len(row) for row in encoded}) > 3  # or padding would not be tested

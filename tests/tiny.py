@@ -27,6 +27,8 @@ FAMILIES: dict[str, tuple[str, dict, bool]] = {
     "llama": ("llama", {}, False),
     "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}, False),
     "llama tied": ("llama", {}, True),
+    # The attention's output matrix is square, as in most real models: its rows and columns can be taken for each other.
+    "llama square": ("llama", {"head_dim": D // HEADS}, False),
     "mistral": ("mistral", {"sliding_window": 6}, False),
     "qwen2": ("qwen2", {}, True),
     "qwen3": ("qwen3", {"attention_bias": True}, True),
@@ -61,7 +63,6 @@ def network(family: str = "llama", *, seed: int = 0, layers: int = LAYERS, vocab
         num_hidden_layers=layers,
         num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS,
-        head_dim=HEAD_DIM,
         intermediate_size=INNER,
         vocab_size=vocabulary or len(words),
         max_position_embeddings=256,
@@ -69,7 +70,7 @@ def network(family: str = "llama", *, seed: int = 0, layers: int = LAYERS, vocab
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
-        **settings,
+        **{"head_dim": HEAD_DIM, **settings},
     )
     made = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(seed)
