@@ -91,11 +91,11 @@ def scores(plain: Plain, r: Tensor, layer: int, harmful: list[str], harmless: li
     return bypass, induce, mean([divergence(before, after) for before, after in pairs])
 
 
-def choice(rows: list[tuple[int, int, float, float, float]], n_layers: int) -> tuple[int, int] | None:
-    """The official code's rule on (position, layer, bypass, induce, kl)."""
+def choice(rows: list[tuple[int, int, float, float, float]], n_layers: int, *, max_kl: float, min_induce: float):
+    """The official code's rule on (position, layer, bypass, induce, kl): position and layer, or None."""
     best = None
     for position, layer, bypass, induce, kl in rows:
-        if layer >= int(n_layers * 0.8) or kl > 0.1 or induce < 0 or math.isnan(bypass + induce + kl):
+        if layer >= int(n_layers * 0.8) or kl > max_kl or induce < min_induce or math.isnan(bypass + induce + kl):
             continue
         if best is None or bypass < best[0]:
             best = (bypass, position, layer)

@@ -6,6 +6,7 @@ import torch
 import reference
 from refusal.extraction import filter_prompts, mean_difference
 from refusal.refusal_tokens import find_refusal_tokens
+from refusal.rule import SELECTED, Limits, choose
 from refusal.selection import select_direction
 
 N_TRAIN, N_VAL = 24, 4
@@ -76,7 +77,11 @@ def test_layer_0_has_no_difference_in_either(ours, theirs):
     assert {s.verdict for s in ours[2].scores if s.layer == 0} == {"no difference"}
 
 
-def test_the_same_choice(bundled, ours, theirs):
-    chosen = reference.choice(theirs[2], bundled.n_layers)
-    assert chosen is not None
-    assert (ours[2].best.position, ours[2].best.layer) == chosen
+@pytest.mark.parametrize(("max_kl", "min_induce"), [(0.1, 0.0), (1.0, -5.0), (0.2, -100.0), (100.0, -100.0)])
+def test_the_same_choice(bundled, ours, theirs, max_kl, min_induce):
+    # With so few prompts nothing may pass the official limits; then both have to say so.
+    limits = Limits(max_kl=max_kl, min_induce=min_induce)
+    scores = choose(ours[2].scores, bundled.n_layers, limits=limits).scores
+    found = next(((s.position, s.layer) for s in scores if s.verdict == SELECTED), None)
+    assert found == reference.choice(theirs[2], bundled.n_layers, max_kl=max_kl, min_induce=min_induce)
+    assert found is not None or (max_kl, min_induce) != (100.0, -100.0)
