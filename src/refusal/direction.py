@@ -97,7 +97,7 @@ class Candidates:
 
     def differs(self, position: int, layer: int) -> bool:
         """Tell whether the two means differ by more than rounding; at layer 0 under a fixed template they do not."""
-        difference = self.differences[position, layer].norm()
+        difference = (self.harmful[position, layer] - self.harmless[position, layer]).norm()
         scale = self.harmful[position, layer].norm() + self.harmless[position, layer].norm()
         return bool(difference > NO_DIFFERENCE_SHARE * scale)
 
@@ -108,7 +108,8 @@ class Candidates:
                 f"There is no candidate at position {position}, layer {layer}: positions run from {self.positions[0]} "
                 f"to −1 and layers from 0 to {self.n_layers - 1}."
             )
-        return Direction(self.differences[position, layer].clone(), layer, position, self.origin)
+        difference = self.harmful[position, layer] - self.harmless[position, layer]
+        return Direction(difference, layer, position, self.origin)
 
     def save(self, path: Path | str) -> None:
         """Write both class means with their origin in the header; whole or not at all."""

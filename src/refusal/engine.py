@@ -21,8 +21,7 @@ def plan(lengths: Sequence[int], *, budget: int = TOKEN_BUDGET, rows: int | None
     batches: list[list[int]] = []
     width = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        full = batches and (width * (len(batches[-1]) + 1) > budget or len(batches[-1]) == rows)
-        if not batches or full:
+        if not batches or width * (len(batches[-1]) + 1) > budget or len(batches[-1]) == rows:
             batches.append([])
             width = lengths[index]
         batches[-1].append(index)

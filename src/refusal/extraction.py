@@ -45,11 +45,11 @@ def filter_prompts(
     scores = refusal_scores(model, prompts, tokens=tokens)
     kept = tuple(p for p, score in zip(prompts, scores.tolist(), strict=True) if (score > 0 if refused else score < 0))
     if len(kept) < MIN_PROMPTS:
-        kind, sign, mean = ("harmful", ">", scores.mean()) if refused else ("harmless", "<", scores.mean())
+        kind, sign = ("harmful", ">") if refused else ("harmless", "<")
         raise TooFewPrompts(
-            f"Filtering left {len(kept)} of {len(prompts)} {kind} prompts (metric {sign} 0; their mean is {mean:.2f}). "
+            f"Filtering left {len(kept)} of {len(prompts)} {kind} prompts (metric {sign} 0; mean {scores.mean():.2f}). "
             "The refusal tokens do not fit this model, or it does not treat these prompts as expected: look at its "
-            "first tokens with `refusal ask`, set --refusal-tokens, or give other prompts."
+            "answers with `refusal generate`, set --refusal-tokens, or give other prompts."
         )
     return kept
 

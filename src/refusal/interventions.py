@@ -5,20 +5,22 @@ one `Direction`, or a tensor with a leading batch axis that gives every row of t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from refusal import equations
-from refusal.architectures import blocks
+from refusal.architectures import Architecture, blocks
 from refusal.direction import Direction
 from refusal.errors import BadInput
 from refusal.model import ChatModel
 
 Change = Callable[[Tensor], Tensor]
 Rows = Float[Tensor, "b d"]
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
     generated tokens. With rows `b d` (any length, not zero) every row of the batch loses its own direction.
     """
     unit = _for_stream(direction.unit if isinstance(direction, Direction) else equations.unit(direction), model)
-    change: Change = lambda x: equations.ablate(x, unit)  # noqa: E731
+    change = partial(equations.ablate, unit=unit)
     row = model.architecture
     with ExitStack() as stack:
         for block in blocks(model.network, row):
@@ -58,9 +60,6 @@ def add(
         yield
 
 
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-
-
 @contextmanager
 def capture(
     model: ChatModel, sites: Sequence[str] = ("resid_pre",), *, positions: slice = slice(None)
@@ -76,11 +75,13 @@ def capture(
     with ExitStack() as stack:
         for block in blocks(model.network, row):
             for site in kept:
-                stack.enter_context(_watch(block, row.attention, row.mlp, row.mid_norm, site, kept[site], positions))
+                stack.enter_context(_watch(block, row, site, kept[site], positions))
         yield kept
 
 
-def _watch(block: nn.Module, attention: str, mlp: str, mid_norm: str, site: str, into: list[Tensor], positions: slice):
+def _watch(
+    block: nn.Module, row: Architecture, site: str, into: list[Tensor], positions: slice
+) -> AbstractContextManager[None]:
     def keep(x: Tensor) -> Tensor:
         into.append(x[:, positions])
         return x
@@ -89,13 +90,13 @@ def _watch(block: nn.Module, attention: str, mlp: str, mid_norm: str, site: str,
         case "resid_pre":
             return _change_input(block, keep)
         case "resid_mid":
-            return _change_input(block.get_submodule(mid_norm), keep)
+            return _change_input(block.get_submodule(row.mid_norm), keep)
         case "resid_post":
             return _change_output(block, keep)
         case "attn_out":
-            return _change_output(block.get_submodule(attention), keep)
+            return _change_output(block.get_submodule(row.attention), keep)
         case "mlp_out":
-            return _change_output(block.get_submodule(mlp), keep)
+            return _change_output(block.get_submodule(row.mlp), keep)
     raise BadInput(f"There is no site '{site}' to capture. Give some of {', '.join(SITES)}.")
 
 

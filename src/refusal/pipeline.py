@@ -33,8 +33,10 @@ def run(config: RunConfig) -> Path:
         candidates = extract(study, kept)
         direction = select(study, candidates, kept, tokens)
         project(study, direction)
-        for name, intervention in [(s, i) for s in SETS for i in INTERVENTIONS if i != "weights"]:
-            complete(study, direction, name, intervention)
+        for name in SETS:
+            for kind in INTERVENTIONS:
+                if kind != "weights":  # edited in place, so after everything that needs the model as it is
+                    complete(study, direction, name, kind)
         curve(study, direction)
         bake(study, direction)
         conclude(study)
@@ -94,9 +96,9 @@ def select(
                 advance(1)
 
             scored = sweep(study.model, candidates, validation=validation, skip=known, report=report)
-        verdicts = choose(scored, candidates.n_layers, limits=study.config.limits)
-        journal.finish(asdict(score) for score in verdicts.scores)
-        best = verdicts.chosen
+        choice = choose(scored, candidates.n_layers, limits=study.config.limits)
+        journal.finish(asdict(score) for score in choice.scores)
+        best = choice.chosen
         candidates.at(best.position, best.layer).save(chosen)
 
     study.step("select", inputs, [scores, chosen], body)
@@ -113,13 +115,13 @@ def project(study: Study, direction: Direction) -> None:
             name: {"mean": x.mean(0).tolist(), "sd": x.std(0, correction=0).tolist(), "n": len(x)}
             for name, x in rows.items()
         }
-        facts = {"layers": list(range(study.model.n_layers)), "position": direction.position, "norm": direction.norm}
-        write_json(
-            path,
-            facts
-            | {"resid_norm": resid_norm(study.model, study.sample.harmless_test, layer=direction.layer)}
-            | classes,
-        )
+        facts = {
+            "layers": list(range(study.model.n_layers)),
+            "position": direction.position,
+            "norm": direction.norm,
+            "resid_norm": resid_norm(study.model, study.sample.harmless_test, layer=direction.layer),
+        }
+        write_json(path, {**facts, **classes})
 
     study.step("project", [study.base, _chosen(study)], [path], body)
 
@@ -130,14 +132,14 @@ def complete(study: Study, direction: Direction, name: str, kind: str, *, edited
     path = folder / "completions" / f"{name}.{kind}.jsonl"
     inputs = [study.base, _chosen(study), name, kind]
     judges = ("substring", "grammar") if study.grammar else ("substring",)
-    judged = {judge: folder / "judgements" / f"{name}.{kind}.{judge}.jsonl" for judge in judges}
+    judged = {by: folder / "judgements" / f"{name}.{kind}.{by}.jsonl" for by in judges}
 
     def body() -> None:
         coefficient = getattr(study.config, f"{name}_coefficient")
         with intervene(study.model, kind, direction, coefficient=coefficient, seed=study.config.seed):
             completions = _generate(study, edited or study.model, study.tests[name], path, value_hash(inputs))
-        for judge_name, target in judged.items():
-            write_rows(target, ({"verdict": verdict} for verdict in verdicts(completions, by=judge_name)))
+        for by, target in judged.items():
+            write_rows(target, ({"verdict": verdict} for verdict in verdicts(completions, by=by)))
 
     study.step(f"complete {name}.{kind}", inputs, [path, *judged.values()], body)
 

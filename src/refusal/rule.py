@@ -5,6 +5,7 @@ cut and in the equalities, and only the code's rule gives the paper's own Table 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
@@ -160,9 +161,7 @@ def _with_verdict(score: Score, n_layers: int, limits: Limits) -> Score:
 
 
 def _why_none(scores: Sequence[Score]) -> str:
-    counts: dict[str, int] = {}
-    for score in scores:
-        counts[score.verdict] = counts.get(score.verdict, 0) + 1
+    counts = Counter(score.verdict for score in scores)
     listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     return (
         f"None of {len(scores)} candidates passes the selection rule ({listed}). Look at the scores in the run folder; "

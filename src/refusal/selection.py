@@ -110,10 +110,13 @@ def score_candidate(
         return Score(position, layer, NAN, NAN, NAN, NO_DIFFERENCE)
     direction = candidates.at(position, layer)
     v = validation
+
+    def metric(logits: Float[Tensor, "n v"]) -> float:
+        return float(equations.refusal_metric(logits, v.tokens.tensor).mean())
+
     with ablate(model, direction):
         ablated = engine.last_logits(model, [*v.harmful, *v.harmless])
     with add(model, direction):
         induced = engine.last_logits(model, v.harmless)
-    metric: Callable[[Tensor], float] = lambda x: float(equations.refusal_metric(x, v.tokens.tensor).mean())  # noqa: E731
     kl = equations.kl_divergence(v.harmless_logits, ablated[len(v.harmful) :]).mean()
     return Score(position, layer, metric(ablated[: len(v.harmful)]), metric(induced), float(kl))
