@@ -81,11 +81,11 @@ def broken(tmp_path, name):
     elif name == "candidates":
         candidates().save(path)
     elif name == "other version":
-        save_file({"vector": VECTOR}, path, {"refusal_format": "99", "kind": "direction", "header": "{}"})
+        save_file({"vector": VECTOR}, path, {"refusal": '{"format": "99", "kind": "direction"}'})
     elif name == "no header":
-        save_file({"vector": VECTOR}, path, {"refusal_format": "1", "kind": "direction"})
+        save_file({"vector": VECTOR}, path, {"refusal": "[]"})
     elif name == "no layer":
-        save_file({"vector": VECTOR}, path, {"refusal_format": "1", "kind": "direction", "header": "{}"})
+        save_file({"vector": VECTOR}, path, {"refusal": '{"format": "1", "kind": "direction"}'})
     elif name == "cut short":
         Direction(VECTOR, 1, -1).save(path)
         path.write_bytes(path.read_bytes()[:-5])
@@ -126,3 +126,10 @@ def test_means_that_are_equal_but_for_rounding_do_not_differ():
 def test_a_candidate_that_is_not_there_is_refused(position, layer):
     with pytest.raises(BadInput, match=f"no candidate at position {position}, layer {layer}"):
         candidates().at(position, layer)
+
+
+def test_the_same_direction_is_saved_as_the_same_bytes(tmp_path):
+    direction = Direction(VECTOR, 1, -1, {"model": "m", "harmful": 3, "harmless": 4})
+    for i in range(12):
+        direction.save(tmp_path / f"{i}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1

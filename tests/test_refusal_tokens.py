@@ -34,6 +34,10 @@ def test_what_the_user_gives_is_used():
     assert found.tensor.tolist() == [40, 32]
 
 
+def test_a_token_given_twice_counts_once():
+    assert find(tiny.shared(), given=[40, 40]).ids == (40,)
+
+
 @pytest.mark.parametrize("token", [-1, 10_000])
 def test_a_token_outside_the_vocabulary_is_refused(token):
     with pytest.raises(BadSetting, match=f"token {token} is outside the vocabulary: ids run from 0 to"):

@@ -6,8 +6,10 @@ import torch
 import tiny
 from refusal import engine, equations
 from refusal.architectures import writers
+from refusal.direction import Direction
+from refusal.errors import BadInput, UnsupportedModel
 from refusal.generation import generate
-from refusal.interventions import ablate, capture
+from refusal.interventions import ablate, add, capture
 from refusal.model import load_model
 from refusal.weights import orthogonalize
 
@@ -136,3 +138,31 @@ def test_bfloat16_weights_keep_their_dtype_and_lose_the_direction():
         before = before if isinstance(module, torch.nn.Embedding) else before.T
         left, was = (equations.project(x, unit).norm() for x in (rows, before))
         assert left < 0.02 * was, name  # what rounding to 8 bits leaves
+
+
+def test_a_copy_made_inside_a_with_block_carries_no_intervention():
+    model = tiny.chat_model("llama")
+    direction = tiny.direction(model)
+    with ablate(model, direction):
+        edited = orthogonalize(model, direction)
+    assert tiny.hook_count(edited.network) == 0
+    assert tiny.hook_count(model.network) == 0
+
+
+def test_a_quantized_writer_is_refused():
+    model = tiny.chat_model("llama")
+    module = model.network.get_submodule("model.layers.1.mlp.down_proj")
+    module.weight = torch.nn.Parameter(module.weight.detach().to(torch.int8), requires_grad=False)
+    with pytest.raises(UnsupportedModel, match=r"layers\.1\.mlp\.down_proj"):
+        orthogonalize(model, tiny.direction(model))
+
+
+@pytest.mark.parametrize("width", [1, 7])
+def test_a_direction_of_another_model_is_refused(width):
+    model = tiny.chat_model("llama")
+    foreign = Direction(torch.ones(width), 1, -1)
+    for enter in (lambda: ablate(model, foreign), lambda: add(model, foreign)):
+        with pytest.raises(BadInput, match=f"{width} components"), enter():
+            pass
+    with pytest.raises(BadInput, match=f"{width} components"):
+        orthogonalize(model, foreign)

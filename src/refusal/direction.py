@@ -99,7 +99,11 @@ class Candidates:
         """Tell whether the two means differ by more than rounding; at layer 0 under a fixed template they do not."""
         difference = (self.harmful[position, layer] - self.harmless[position, layer]).norm()
         scale = self.harmful[position, layer].norm() + self.harmless[position, layer].norm()
-        return bool(difference > NO_DIFFERENCE_SHARE * scale)
+        return not bool(difference <= NO_DIFFERENCE_SHARE * scale)  # a NaN mean is no proof that they are the same
+
+    def finite(self, position: int, layer: int) -> bool:
+        """Tell whether both means are numbers; half precision can overflow."""
+        return bool((self.harmful[position, layer] + self.harmless[position, layer]).isfinite().all())
 
     def at(self, position: int, layer: int) -> Direction:
         """Return one candidate as a direction. Raises BadInput outside the positions and layers there are."""
@@ -124,19 +128,27 @@ class Candidates:
 
 
 def _save(path: Path, kind: str, tensors: dict[str, Tensor], header: dict[str, object]) -> None:
-    metadata = {"refusal_format": FORMAT, "kind": kind, "header": json.dumps(header)}
-    write_bytes(path, save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata))
+    # One key, because safetensors writes several in an order that changes: the same direction is the same bytes.
+    metadata = {"refusal": json.dumps({"format": FORMAT, "kind": kind, **header}, sort_keys=True)}
+    write_bytes(path, _ordered(save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata)))
+
+
+def _ordered(data: bytes) -> bytes:
+    """Sort the header of a safetensors file, whose metadata come in random order: the same values, the same bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight bytes
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _load(path: Path, kind: str, names: Sequence[str], fields: Sequence[str]) -> tuple[dict[str, Tensor], dict]:
     remedy = f"Expected a {kind} file written by this package (format {FORMAT})."
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = metadata.get("kind"), metadata.get("refusal_format")
+            header = json.loads((file.metadata() or {}).get("refusal", "{}"))
+            found = header.get("kind"), header.get("format")
             if found != (kind, FORMAT):
                 raise BadInput(f"{path} holds kind, format = {found}. {remedy}")
-            header = json.loads(metadata["header"])
             return {name: file.get_tensor(name) for name in names}, {name: header[name] for name in fields}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"Cannot read {path}: {error}. {remedy}") from error

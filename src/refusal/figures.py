@@ -158,7 +158,8 @@ def projections_key() -> str:
 def coefficients(record: Row, *, measure: str = "refused") -> str:
     """Draw the share refused (or exact) of harmless prompts over the coefficient: the direction and a random one."""
     xs = record["coefficients"]
-    axes = Axes((min(0, *xs), max(xs)), (0, 1), right=22)
+    low, high = min(0, *xs), max(0, *xs)
+    axes = Axes((low, high if high > low else 1), (0, 1), right=22)
     shares = (0, 0.25, 0.5, 0.75, 1)
     marks = [axes.scales(svg.ticks(*axes.x), shares, x_name="coefficient c", share=True)]
     for name, colour, shape in (("random", svg.GREY, svg.SHAPES[1]), ("direction", 1, svg.SHAPES[0])):

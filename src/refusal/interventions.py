@@ -100,9 +100,20 @@ def _watch(
     raise BadInput(f"There is no site '{site}' to capture. Give some of {', '.join(SITES)}.")
 
 
+def for_model(vector: Float[Tensor, "*n d"], model: ChatModel) -> Float[Tensor, "*n d"]:
+    """Move a direction to the model, in float32. Raises BadInput for one of another width: it is another model's."""
+    width = model.network.config.hidden_size
+    if vector.shape[-1] != width:
+        raise BadInput(
+            f"The direction has {vector.shape[-1]} components, and the residual stream of {model.name} has {width}. "
+            "Give a direction that was found in this model."
+        )
+    return vector.to(model.device, torch.float32)
+
+
 def _for_stream(vector: Tensor, model: ChatModel) -> Tensor:
-    """Move a direction to the model in float32; rows get a sequence axis."""
-    vector = vector.to(model.device, torch.float32)
+    """Prepare a direction for hidden states `b s d`: rows get a sequence axis."""
+    vector = for_model(vector, model)
     return vector[:, None, :] if vector.ndim == 2 else vector
 
 

@@ -65,10 +65,11 @@ def find_refusal_tokens(
 
 def _given(model: ChatModel, given: Sequence[int]) -> RefusalTokens:
     size = model.network.config.vocab_size
+    given = tuple(dict.fromkeys(given))  # a token named twice counts once
     for token in given:
         if not 0 <= token < size:
             raise BadSetting(f"Refusal token {token} is outside the vocabulary: ids run from 0 to {size - 1}.")
-    return RefusalTokens(tuple(given), tuple(model.text(i) for i in given), "given by the user")
+    return RefusalTokens(given, tuple(model.text(i) for i in given), "given by the user")
 
 
 def _propose(model: ChatModel, harmful: Prompts, harmless: Prompts) -> RefusalTokens:

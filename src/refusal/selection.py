@@ -108,6 +108,8 @@ def score_candidate(
     """
     if not candidates.differs(position, layer):
         return Score(position, layer, NAN, NAN, NAN, NO_DIFFERENCE)
+    if not candidates.finite(position, layer):
+        return Score(position, layer, NAN, NAN, NAN)
     direction = candidates.at(position, layer)
     v = validation
 
