@@ -1,10 +1,13 @@
 """The command line: one function per command, heavy imports inside, stdout for data and stderr for talk.
 
-Exit codes: 0 done, 1 one of our messages, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 one of our messages, 2 wrong usage, 130 interrupted, 141 the reader of stdout has gone.
 """
 
+import inspect
 import json as jsonlib
+import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -15,16 +18,23 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from refusal.config import RunConfig, read_config
-from refusal.errors import BadInput, RefusalError
+from refusal.errors import RefusalError
 
 Config = Annotated[RunConfig, arg(name="")]
-Output = Annotated[Path, arg(aliases=["-o"])]
+Model = Annotated[Positional[str], arg(metavar="MODEL", help='Hugging Face id or folder; "organism" is bundled.')]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder.")]
+Output = Annotated[Path, arg(aliases=["-o"], help="File to write.")]
+Out = Annotated[Path, arg(help="Folder to write.")]
+Saved = Annotated[Path, arg(help="Direction saved by `refusal find` or `refusal run`.")]
+Coefficient = Annotated[float, arg(help="Multiple of the direction that is added.")]
+Json = Annotated[bool, arg(help="Print JSON.")]
 
 
-def run(config: Config, json: bool = False) -> None:
+def run(config: Config, json: Json = False) -> None:
     """Do the paper end to end on a chat model (the bundled one by default), and write a run folder with a report.
 
     A stopped run goes on where it was. Settings can also stand in a TOML file: --config FILE; flags win over it.
+
     Example: refusal run --n-test 100
     """
     from refusal import pipeline
@@ -52,7 +62,11 @@ def find(config: Config, output: Output = Path("direction.safetensors")) -> None
 
 
 def ask(
-    model: Positional[str], prompt: Positional[str], direction: Path, coefficient: float = 1.0, json: bool = False
+    model: Model,
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT", help="Instruction, without a chat template.")],
+    direction: Saved,
+    coefficient: Coefficient = 1.0,
+    json: Json = False,
 ) -> None:
     """Print a model's answer to one prompt: plain, with the direction ablated, and with it added.
 
@@ -74,13 +88,13 @@ def ask(
 
 
 def generate(
-    model: Positional[str],
-    prompts: Positional[str],
+    model: Model,
+    prompts: Annotated[Positional[str], arg(metavar="PROMPTS", help="Prompt set, file or folder.")],
     output: Output,
-    split: Literal["train", "val", "test"] = "test",
-    ablate: Path | None = None,
-    add: Path | None = None,
-    coefficient: float = 1.0,
+    split: Annotated[Literal["train", "val", "test"], arg(help="Which of the set's prompts.")] = "test",
+    ablate: Annotated[Path | None, arg(help="Saved direction to ablate.")] = None,
+    add: Annotated[Path | None, arg(help="Saved direction to add.")] = None,
+    coefficient: Coefficient = 1.0,
 ) -> None:
     """Complete every prompt of a set and write JSON lines, with a saved direction ablated or added if asked.
 
@@ -92,26 +106,31 @@ def generate(
     complete_set(model, prompts, output, split=split, ablated=ablate, added=add, coefficient=coefficient)
 
 
-def judge(path: Positional[Path], by: str = "substring", json: bool = False) -> None:
+def judge(
+    path: Annotated[Positional[Path], arg(metavar="RUN_OR_FILE", help="Run folder or file of completions.")],
+    by: Annotated[str, arg(help="Judge: substring, or grammar for the bundled language.")] = "substring",
+    json: Json = False,
+) -> None:
     """Judge saved completions: a run folder, our JSON lines, or the official code's JSON. No model is loaded.
 
     Example: refusal judge completions.jsonl --by substring --json
     """
     from refusal.commands import judge_saved
+    from refusal.results import JUDGED
 
     rates = judge_saved(path, by=by)
-    records = {name: rate.record("refused" if by == "substring" else by) for name, rate in rates.items()}
+    records = {name: rate.record(JUDGED.get(by, by)) for name, rate in rates.items()}
     shown: Any = records if path.is_dir() else next(iter(records.values()))
     _print(shown, json, lambda: _pairs({name: str(rate) for name, rate in rates.items()}))
 
 
 def select(
-    scores: Path,
-    layers: int,
-    max_kl: float = 0.1,
-    min_induce: float = 0.0,
-    prune_layers: float = 0.2,
-    json: bool = False,
+    scores: Annotated[Path, arg(help="File of recorded scores.")],
+    layers: Annotated[int, arg(help="How many layers the model has.")],
+    max_kl: Annotated[float, arg(help="Highest KL score of a candidate.")] = 0.1,
+    min_induce: Annotated[float, arg(help="Lowest induce score of a candidate.")] = 0.0,
+    prune_layers: Annotated[float, arg(help="Share of the last layers that is never chosen.")] = 0.2,
+    json: Json = False,
 ) -> None:
     """Choose again from recorded scores: our selection.jsonl, or the official direction_evaluations.json.
 
@@ -119,12 +138,12 @@ def select(
     """
     from refusal.rule import Limits, choose, read_scores
 
-    limits = Limits(max_kl, min_induce, prune_layers)
+    limits = Limits(max_kl=max_kl, min_induce=min_induce, prune_layers=prune_layers)
     summary = choose(read_scores(scores), layers, limits=limits).summary()
     _print(summary, json, lambda: _pairs(summary))
 
 
-def report(folder: Positional[Path]) -> None:
+def report(folder: RunFolder) -> None:
     """Write report.html of a run folder again from its records.
 
     Example: refusal report runs/organism/1a2b3c4d
@@ -134,7 +153,7 @@ def report(folder: Positional[Path]) -> None:
     print(write_report(folder))
 
 
-def verify(folder: Positional[Path], json: bool = False) -> None:
+def verify(folder: RunFolder, json: Json = False) -> None:
     """Compute every number of a run's results again from its records; exit 1 on any difference.
 
     Example: refusal verify runs/organism/1a2b3c4d
@@ -145,7 +164,10 @@ def verify(folder: Positional[Path], json: bool = False) -> None:
     _print(checked, json, lambda: _pairs(checked))
 
 
-def import_official(run: Positional[Path], out: Path) -> None:
+def import_official(
+    run: Annotated[Positional[Path], arg(metavar="OFFICIAL_RUN", help="The official code's pipeline/runs/<model>.")],
+    out: Out,
+) -> None:
     """Turn a run folder of the paper's own repository into one of ours.
 
     Example: refusal import pipeline/runs/gemma-2b-it --out runs/gemma-2b-it
@@ -156,7 +178,7 @@ def import_official(run: Positional[Path], out: Path) -> None:
     print(write_report(import_run(run, out)))
 
 
-def models(json: bool = False) -> None:
+def models(json: Json = False) -> None:
     """List the model families that are covered, and where each writes to its residual stream.
 
     Example: refusal models --json
@@ -167,7 +189,7 @@ def models(json: bool = False) -> None:
     _print(rows, json, lambda: _table(rows))
 
 
-def prompts(json: bool = False) -> None:
+def prompts(json: Json = False) -> None:
     """List the prompt sets that can be named, with counts, licence and whether they are here already.
 
     Example: refusal prompts --json
@@ -178,7 +200,7 @@ def prompts(json: bool = False) -> None:
     _print(rows, json, lambda: _table(rows))
 
 
-def organism(action: Positional[Literal["train"]], out: Path) -> None:
+def organism(action: Positional[Literal["train"]], out: Out) -> None:
     """Train the bundled chat model again from its seeds: base, chat and thinking checkpoints, under half an hour.
 
     Example: refusal organism train --out organism
@@ -189,7 +211,7 @@ def organism(action: Positional[Literal["train"]], out: Path) -> None:
     train(out, say=_say)
 
 
-def doctor(json: bool = False) -> None:
+def doctor(json: Json = False) -> None:
     """Say what will fail before it fails: versions, devices, disk, cache.
 
     Example: refusal doctor
@@ -234,13 +256,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         _say(f"There is no command '{name}'." + (f" Did you mean '{near[0]}'?" if near else " See refusal --help."))
         sys.exit(2)
     try:
-        tyro.cli(_with_settings(COMMANDS[name], rest), prog=f"refusal {name}", args=rest, config=(FlagCreatePairsOff,))
+        _call(name, rest)
+        sys.stdout.flush()
     except RefusalError as error:
         _say(f"refusal: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         _say("Interrupted. What was finished is kept; the same command goes on from there.")
         sys.exit(130)
+    except BrokenPipeError:  # as with `| head`; what is still buffered has to go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def overview() -> str:
@@ -249,18 +275,26 @@ def overview() -> str:
     return "\n".join(["usage: refusal COMMAND [--help] ...", "", *lines, "", "Example: refusal run"])
 
 
-def _with_settings(function: Callable[..., None], words: list[str]) -> Callable[..., None]:
-    """Give a command that takes a RunConfig its defaults, from a TOML file where --config names one."""
-    if function not in (run, find):
-        return function
-    config = RunConfig()
-    if "--config" in words:
-        place = words.index("--config")
-        if place + 1 == len(words):
-            raise BadInput("--config needs a file. Give a TOML file with the keys of docs/config.md.")
-        config = read_config(Path(words[place + 1]))
-        del words[place : place + 2]
-    return partial(function, config=config)
+def _call(name: str, words: list[str]) -> None:
+    """Parse a command's words and call it; its help ends with the example of its docstring."""
+    function = COMMANDS[name]
+    description, _, example = str(inspect.getdoc(function)).rpartition("\n\n")
+    if function in (run, find):
+        function, words = _with_settings(function, words)
+    try:
+        tyro.cli(function, prog=f"refusal {name}", description=description, args=words, config=(FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if not stop.code and {"-h", "--help"} & set(words):
+            print(example)
+        raise
+
+
+def _with_settings(function: Callable[..., None], words: list[str]) -> tuple[Callable[..., None], list[str]]:
+    """Take --config off the words of a command, and give its RunConfig the defaults of that TOML file."""
+    parser = ArgumentParser(prog="refusal", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    found, rest = parser.parse_known_args(words)
+    return partial(function, config=read_config(found.config) if found.config else RunConfig()), rest
 
 
 def _print(value: Any, json: bool, human: Callable[[], Any]) -> None:
@@ -269,7 +303,8 @@ def _print(value: Any, json: bool, human: Callable[[], Any]) -> None:
     else:
         from rich.console import Console
 
-        Console().print(human())
+        # Into a file or a pipe there is no width to keep to; rows stay on one line.
+        Console(width=None if sys.stdout.isatty() else 160).print(human())
 
 
 def _pairs(values: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ import platform
 import shutil
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from refusal.judges.read import read_completions
 from refusal.model import load_model
 from refusal.prompts import Split, load_prompts
 from refusal.records import Run, file_hash, read_json, read_rows, write_rows
-from refusal.results import JUDGED, summarize
+from refusal.results import summarize
 from refusal.rule import Limits, choose, read_scores
 from refusal.statistics import Rate
 
@@ -57,12 +58,19 @@ def judge_saved(path: Path, *, by: str) -> dict[str, Rate]:
 def check_run(folder: Path) -> dict[str, Any]:
     """Compute verdicts, choice and results of a run again from its records. Raises BadRunFolder on a difference."""
     record = Run.read(folder).record
+    if record.get("status") not in ("finished", "imported"):
+        raise BadRunFolder(f"{folder} is not finished (status: {record.get('status')}). Run it again to finish it.")
+    missing = {"model", "n_layers", "config"} - record.keys()
+    if missing:
+        raise BadRunFolder(f"{folder / 'run.json'} lacks {', '.join(sorted(missing))}. Run again into a new folder.")
     for step, entry in record["steps"].items():
         for name, digest in entry["outputs"].items():
             if not (folder / name).exists() or file_hash(folder / name) != digest:
                 raise BadRunFolder(f"{folder / name} is not what step '{step}' wrote. Remove it and run again.")
     settings = record["config"]
-    limits = Limits(*(settings[name]["value"] for name in ("max_kl", "min_induce", "prune_layers")))
+    given = {name: settings[name]["value"] for name in ("max_kl", "min_induce", "prune_layers")}
+    none = {"max_kl": inf, "min_induce": -inf}  # JSON keeps "no limit" as null
+    limits = Limits(**{name: none[name] if value is None else value for name, value in given.items()})
     again = choose(read_scores(folder / "selection.jsonl"), record["n_layers"], limits=limits)
     stored = [row["verdict"] for row in read_rows(folder / "selection.jsonl")]
     _same("selection.jsonl", stored, [score.verdict for score in again.scores])
@@ -71,8 +79,9 @@ def check_run(folder: Path) -> dict[str, Any]:
         name, _, by = path.stem.rpartition(".")
         found = verdicts(read_completions(folder / "completions" / f"{name}.jsonl"), by=by)
         _same(path.name, [row["verdict"] for row in read_rows(path)], found)
+    judges = sorted({path.stem.rpartition(".")[2] for path in judged})
     _same("results.json", read_json(folder / "results.json"), summarize(folder))
-    return {"candidates": len(stored), "judged files": len(judged), "judges": ", ".join(JUDGED), "differences": 0}
+    return {"candidates": len(stored), "judged files": len(judged), "judges": ", ".join(judges), "differences": 0}
 
 
 def model_families() -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ import tomllib
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from refusal.errors import BadInput, BadSetting
 from refusal.rule import Limits
@@ -17,7 +17,7 @@ from refusal.rule import Limits
 class RunConfig:
     """What `refusal run` is asked to do."""
 
-    model: Positional[str] = "organism"
+    model: Annotated[Positional[str], arg(metavar="[MODEL]")] = "organism"
     """Hugging Face id or folder of the chat model; "organism" is the bundled one."""
     out: Path | None = None
     """Run folder; by default runs/<model>/<hash of these settings>."""
@@ -69,12 +69,14 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}: give at least 1.")
+        if not 0 <= self.seed < 2**63:
+            raise BadSetting(f"seed is {self.seed}: give a number from 0 to 2^63 − 1.")
         _ = self.limits, self.template  # their own checks
 
     @property
     def limits(self) -> Limits:
         """The selection rule's limits."""
-        return Limits(self.max_kl, self.min_induce, self.prune_layers)
+        return Limits(max_kl=self.max_kl, min_induce=self.min_induce, prune_layers=self.prune_layers)
 
     @property
     def template(self) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _value(name: str, value: Any) -> Any:
         suggestion = f" Did you mean '{near[0]}'?" if near else ""
         raise BadSetting(f"There is no setting '{name}'.{suggestion} See docs/config.md.")
     kinds = get_args(hint) or (hint,)
-    if isinstance(value, list) and get_origin(hint) is tuple and all(isinstance(v, (kinds[0], int)) for v in value):
+    if isinstance(value, list) and get_origin(hint) is tuple and all(type(v) in (kinds[0], int) for v in value):
         return tuple(kinds[0](v) for v in value)
     if get_origin(hint) is not tuple:
         for kind in kinds:

@@ -1,7 +1,10 @@
 """A run folder of the paper's own repository (andyrdt/refusal_direction) becomes one of ours."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,7 +17,7 @@ from refusal.direction import Candidates, Direction
 from refusal.errors import BadInput
 from refusal.judges import verdicts
 from refusal.judges.read import read_completions
-from refusal.records import Run, write_json, write_rows
+from refusal.records import Run, file_hash, write_json, write_rows
 from refusal.results import summarize
 from refusal.rule import choose, read_scores
 
@@ -22,6 +25,7 @@ SCORES = "select_direction/direction_evaluations.json"
 MEANS = "generate_directions/mean_diffs.pt"
 SETS = {"jailbreakbench": "harmful", "harmless": "harmless"}
 LABELS = {"baseline": "none", "ablation": "ablation", "actadd": "addition"}
+Writer = Callable[[Path], None]  # writes one file of the new run
 
 
 def import_run(source: Path, folder: Path) -> Path:
@@ -30,57 +34,79 @@ def import_run(source: Path, folder: Path) -> Path:
     Takes the bare NaN of its JSON, its `null` categories, and directions that are views of a larger storage. Raises
     BadInput when `source` is not an official run, BadRunFolder when `folder` is taken.
     """
-    metadata = _json(source / "direction_metadata.json")
+    name = source.resolve().name
+    position, layer = _choice(source)
     scores = read_scores(source / SCORES)
     n_layers = 1 + max(score.layer for score in scores)
-    run = Run.open(folder, {"imported": source.name, "scores": len(scores)})
     judged = choose(scores, n_layers)
     chosen = judged.chosen
-    agrees = (chosen.position, chosen.layer) == (metadata["pos"], metadata["layer"])
+    agrees = (chosen.position, chosen.layer) == (position, layer)
     ours = "our rule chooses the same" if agrees else f"our rule chooses {chosen}"
-    write_rows(folder / "selection.jsonl", (asdict(score) for score in judged.scores))
-    n_positions = len({score.position for score in scores})
+    writers = {  # everything is read before anything is written
+        "selection.jsonl": partial(write_rows, rows=[asdict(score) for score in judged.scores]),
+        **_tensors(source, name, position, layer),
+        **_completions(source),
+        **_losses(source),
+    }
+    run = Run.open(folder, {"imported": name, "scores": file_hash(source / SCORES)})
     run.note(
-        model=source.name,
+        model=name,
         n_layers=n_layers,
-        config=RunConfig(model=source.name).record(),
-        choices={"direction": f"the official choice, {metadata}; {ours}"},
-        position_tokens=[""] * n_positions,
+        config=RunConfig(model=name).record(),
+        choices={"direction": f"the official choice, position {position}, layer {layer}; {ours}"},
+        position_tokens=[""] * len({score.position for score in scores}),
         grammar=False,
-        imported={"from": source.name, "by": "the paper's official code"},
+        imported={"from": name, "by": "the paper's official code"},
     )
-    _tensors(source, folder, metadata)
-    _completions(source, folder)
-    losses = {path.stem.split("_")[0]: _json(path) for path in sorted((source / "loss_evals").glob("*.json"))}
-    if losses:
-        write_json(folder / "losses.json", losses)
+    with run.step("import", file_hash(source / SCORES), list(writers)):
+        for file, write in writers.items():
+            write(folder / file)
     write_json(folder / "results.json", summarize(folder))
     run.note(status="imported")
     return folder
 
 
-def _tensors(source: Path, folder: Path, metadata: dict[str, int]) -> None:
+def _choice(source: Path) -> tuple[int, int]:
+    """Return the position and layer of the official choice."""
+    path = source / "direction_metadata.json"
+    metadata = _json(path)
+    try:
+        return int(metadata["pos"]), int(metadata["layer"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{path} holds {metadata!r}. Expected the official code's {{'pos': ..., 'layer': ...}}."
+        ) from error
+
+
+def _tensors(source: Path, name: str, position: int, layer: int) -> dict[str, Writer]:
     """Keep the chosen direction, and all differences as candidates: the class means themselves were not recorded."""
-    origin = {"model": source.name, "imported": "official run; `harmful` holds mean differences, `harmless` zeros"}
+    origin = {"model": name, "imported": "official run; `harmful` holds mean differences, `harmless` zeros"}
+    found: dict[str, Writer] = {}
     if (source / "direction.pt").exists():
-        vector = _tensor(source / "direction.pt")
-        Direction(vector, metadata["layer"], metadata["pos"], origin).save(folder / "direction.safetensors")
+        found["direction.safetensors"] = Direction(_tensor(source / "direction.pt"), layer, position, origin).save
     if (source / MEANS).exists():
         differences = _tensor(source / MEANS)
         tokens = ("",) * differences.shape[0]
-        Candidates(differences, torch.zeros_like(differences), tokens, origin).save(folder / "candidates.safetensors")
+        found["candidates.safetensors"] = Candidates(differences, torch.zeros_like(differences), tokens, origin).save
+    return found
 
 
-def _completions(source: Path, folder: Path) -> None:
-    for dataset, name in SETS.items():
-        for label, kind in LABELS.items():
-            files = [source / "completions" / f"{dataset}_{label}_{end}.json" for end in ("evaluations", "completions")]
-            found = next((path for path in files if path.exists()), None)
-            if found:
-                completions = read_completions(found)
-                write_rows(folder / "completions" / f"{name}.{kind}.jsonl", (c.record() for c in completions))
-                rows = ({"verdict": verdict} for verdict in verdicts(completions))
-                write_rows(folder / "judgements" / f"{name}.{kind}.substring.jsonl", rows)
+def _completions(source: Path) -> dict[str, Writer]:
+    found: dict[str, Writer] = {}
+    for (dataset, name), (label, kind) in product(SETS.items(), LABELS.items()):
+        files = [source / "completions" / f"{dataset}_{label}_{end}.json" for end in ("evaluations", "completions")]
+        path = next((path for path in files if path.exists()), None)
+        if path:
+            completions = read_completions(path)
+            verdict_rows = [{"verdict": verdict} for verdict in verdicts(completions)]
+            found[f"completions/{name}.{kind}.jsonl"] = partial(write_rows, rows=[c.record() for c in completions])
+            found[f"judgements/{name}.{kind}.substring.jsonl"] = partial(write_rows, rows=verdict_rows)
+    return found
+
+
+def _losses(source: Path) -> dict[str, Writer]:
+    losses = {path.stem.split("_")[0]: _json(path) for path in sorted((source / "loss_evals").glob("*.json"))}
+    return {"losses.json": partial(write_json, value=losses)} if losses else {}
 
 
 def _tensor(path: Path) -> Tensor:
@@ -89,7 +115,8 @@ def _tensor(path: Path) -> Tensor:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
         raise BadInput(
-            f"Cannot read the tensor in {path}: {error}. Expected a .pt file of the official code."
+            f"Cannot read {path}: it is not a tensor that loads without running code. "
+            "Expected a .pt file of the official code."
         ) from error
     if not isinstance(value, Tensor):
         raise BadInput(

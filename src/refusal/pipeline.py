@@ -29,6 +29,7 @@ def run(config: RunConfig) -> Path:
     Raises the errors of every step (see `refusal.errors`); whatever was finished by then is kept.
     """
     with open_study(config) as study:
+        study.run.note(status="running")
         tokens, kept = filter_by_metric(study)
         candidates = extract(study, kept)
         direction = select(study, candidates, kept, tokens)

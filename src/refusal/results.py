@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from refusal.errors import BadRunFolder
 from refusal.records import read_json, read_rows
 from refusal.statistics import Rate, count
 
@@ -17,11 +18,14 @@ JUDGED = {"substring": "refused", "grammar": "exact"}
 
 def summarize(folder: Path) -> dict[str, Any]:
     """Compute every headline number of a run from its records. Raises BadRunFolder for a missing one."""
-    rows = read_rows(folder / "selection.jsonl")
-    chosen = next(row for row in rows if row["verdict"] == "selected")
-    settings = read_json(folder / "run.json")["config"]
-    sets = {name: _rows(folder, name, float(settings[f"{name}_coefficient"]["value"])) for name in SETS}
+    rows, record = read_rows(folder / "selection.jsonl"), read_json(folder / "run.json")
+    chosen = next((row for row in rows if row["verdict"] == "selected"), None)
+    if chosen is None:
+        raise BadRunFolder(f"{folder / 'selection.jsonl'} holds no selected candidate. Remove it and run again.")
+    coefficients = {name: float(record["config"][f"{name}_coefficient"]["value"]) for name in SETS}
+    sets = {name: _rows(folder, name, coefficients[name]) for name in SETS}
     return {
+        "model": record["model"],
         **{key: chosen[key] for key in ("position", "layer", "bypass", "induce", "kl")},
         "survivors": sum(row["verdict"] in ("selected", "survivor") for row in rows),
         "total": len(rows),

@@ -15,8 +15,8 @@ from rich.progress import Progress
 from refusal.config import RunConfig
 from refusal.generation import MAX_NEW_TOKENS
 from refusal.model import BUNDLED, ChatModel, load_model
-from refusal.organism.language import PROMPT_TABLES
 from refusal.prompts import Prompt, PromptSet, Sample, load_prompts, paper_sample
+from refusal.prompts.load import ORGANISM_SOURCE
 from refusal.records import Run, value_hash
 from refusal.results import SETS
 
@@ -73,14 +73,15 @@ def open_study(config: RunConfig) -> Iterator[Study]:
         n_harmless_test=config.n_test,
         n_harmful_test=config.n_test,
     )
-    base = value_hash([config.science(), _fingerprint(model), sample.record()])
-    grammar = {harmful.name, harmless.name} <= set(PROMPT_TABLES)
+    # What was resolved, not only what was asked: a run begun on a GPU must not go on in another dtype on a CPU.
+    resolved = [str(model.network.dtype), model.device.type]
+    base = value_hash([config.science(), _fingerprint(model), sample.record(), resolved])
+    grammar = harmful.source == harmless.source == ORGANISM_SOURCE
     max_new_tokens, reason = _longest(config)
     choices = {**model.choices, "max_new_tokens": reason}
     folder = config.out or Path("runs") / _slug(config.model) / value_hash(config.science())[:8]
     opened = Run.open(folder, config.science())
     opened.note(
-        status="running",
         model=config.model,
         n_layers=model.n_layers,
         config=config.record(),
@@ -93,25 +94,34 @@ def open_study(config: RunConfig) -> Iterator[Study]:
             "sample": sample.record(),
         },
     )
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        yield Study(config, opened, model, sample, base, grammar, max_new_tokens, progress)
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            yield Study(config, opened, model, sample, base, grammar, max_new_tokens, progress)
+    finally:
+        if opened.record["status"] == "running":
+            opened.note(status="stopped")
 
 
 def load_contrast(config: RunConfig) -> tuple[PromptSet, PromptSet]:
     """Load the two prompt sets of a run; "auto" is the bundled model's own for it, the paper's for any other."""
-    bundled = config.model == BUNDLED
+    own = config.model == BUNDLED
     names = {
-        "harmful": "harmful" if bundled else "paper-harmful",
-        "harmless": "harmless" if bundled else "paper-harmless",
-        "harmful_test": "" if bundled or config.harmful != "auto" else "jailbreakbench",
+        "harmful": _named(config.harmful, "harmful" if own else "paper-harmful"),
+        "harmless": _named(config.harmless, "harmless" if own else "paper-harmless"),
     }
-    asked = {name: getattr(config, name) for name in names}
-    chosen = {name: names[name] if value == "auto" else value for name, value in asked.items()}
-    harmful, harmless = (load_prompts(chosen[name], folder=config.prompts_dir) for name in SETS)
-    if chosen["harmful_test"]:
-        evaluation = load_prompts(chosen["harmful_test"], folder=config.prompts_dir)
+    harmful, harmless = (load_prompts(names[name], folder=config.prompts_dir) for name in SETS)
+    # The paper evaluates on JailbreakBench, not on the test split that goes with its training prompts.
+    test = _named(config.harmful_test, "jailbreakbench" if names["harmful"] == "paper-harmful" else "")
+    if test:
+        whole = "test" if Path(test).is_file() else None  # a file of one's own is all test prompts
+        evaluation = load_prompts(test, folder=config.prompts_dir, split=whole)
         harmful = replace(harmful, test=evaluation.test, notes={**harmful.notes, "test": evaluation.record()})
     return harmful, harmless
+
+
+def _named(asked: str, automatic: str) -> str:
+    return automatic if asked == "auto" else asked
 
 
 def environment(model: ChatModel) -> dict[str, Any]:
@@ -139,7 +149,9 @@ def _longest(config: RunConfig) -> tuple[int, str]:
 def _fingerprint(model: ChatModel) -> list[Any]:
     """Return what tells states of a checkpoint apart without reading gigabytes: sizes and times of its files."""
     folder = Path(str(model.network.config.name_or_path))
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    # Only what a checkpoint is made of: somebody may save a direction into the same folder.
+    patterns = ("*config.json", "tokenizer*", "vocab*", "merges*", "*.jinja", "*.model", "model*", "pytorch_model*")
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)}) if folder.is_dir() else []
     return [
         getattr(model.network.config, "_commit_hash", None),
         [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files],

@@ -1,0 +1,288 @@
+"""The command line: exit codes, help, data on stdout and talk on stderr, and every example as printed."""
+
+import json
+import shlex
+import subprocess
+import sys
+from functools import partial, wraps
+
+import pytest
+import tyro
+
+import small_runs
+from refusal import cli, commands
+from refusal.cli import COMMANDS, main
+from refusal.config import RunConfig
+from refusal.direction import Direction
+from refusal.records import read_json, read_rows, write_rows
+from small_runs import SMALL
+
+RUN = ("--max-new-tokens", "40")
+SCORES = [
+    {"position": p, "layer": layer, "bypass": -layer + 0.1 * p, "induce": 1.0, "kl": kl}
+    for p in (-2, -1)
+    for layer, kl in enumerate((0.01, 0.02, 0.09, 0.5, 0.01))
+]
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    """Run a command and return its exit code, stdout and stderr."""
+    code = 0
+    try:
+        main(list(words))
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def data(capsys, *words: str):
+    """Return what a command prints as JSON: all of stdout and nothing else."""
+    code, out, err = call(capsys, *words, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+# --- help and usage ---------------------------------------------------------------------------------------------
+
+
+def test_help_is_light_and_ends_with_an_example():
+    script = (
+        "import sys, io, json\nfrom contextlib import redirect_stdout, suppress\n"
+        "from refusal.cli import COMMANDS, main\n"
+        "shown = {}\n"
+        "for name in COMMANDS:\n"
+        "    text = io.StringIO()\n"
+        "    with redirect_stdout(text), suppress(SystemExit): main([name, '--help'])\n"
+        "    shown[name] = text.getvalue()\n"
+        "print(json.dumps([shown, [m for m in ('torch', 'transformers', 'numpy') if m in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    shown, heavy = json.loads(done.stdout)
+    assert heavy == []
+    assert list(shown) == list(COMMANDS)
+    for name, text in shown.items():
+        assert text.startswith(f"usage: refusal {name} ")
+        assert text.rstrip().splitlines()[-1].startswith(f"Example: refusal {name}"), text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_every_command_parses(name):
+    words = shlex.split(str(COMMANDS[name].__doc__).strip().splitlines()[-1].strip().removeprefix("Example: refusal "))
+    ran = []
+
+    @wraps(COMMANDS[name])
+    def spy(*arguments, **settings):
+        ran.append((arguments, settings))
+
+    takes_config = COMMANDS[name] in (cli.run, cli.find)
+    tyro.cli(
+        partial(spy, config=RunConfig()) if takes_config else spy,
+        args=words[1:],
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    assert words[0] == name
+    assert len(ran) == 1
+
+
+def test_the_list_of_commands_names_them_all(capsys):
+    for words in ((), ("--help",), ("-h",)):
+        code, out, err = call(capsys, *words)
+        assert (code, err) == (0, "")
+        assert all(f"\n  {name} " in out for name in COMMANDS)
+    assert call(capsys, "--version")[1].strip().count(".") >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["doctr"], "There is no command 'doctr'. Did you mean 'doctor'?"),
+        (["zzz"], "There is no command 'zzz'. See refusal --help."),
+        (["run", "--nn-test", "3"], "--n-test"),
+        (["select", "--score", "x", "--layers", "3"], "--scores"),
+        (["run", "--n-test", "many"], "--n-test"),
+        (["select", "--layers", "3"], "--scores"),
+        (["ask"], "MODEL"),
+        (["run", "--config"], "--config"),
+        (["organism", "feed", "--out", "x"], "train"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_was_meant(capsys, words, shown):
+    code, out, err = call(capsys, *words)
+    assert (code, out) == (2, "")
+    assert shown in err
+    assert "Traceback" not in err
+
+
+def test_our_messages_exit_1_ctrl_c_130_and_bugs_keep_their_traceback(capsys, monkeypatch):
+    code, out, err = call(capsys, "report", "nowhere")
+    assert (code, out) == (1, "")
+    assert err.startswith("refusal: nowhere/run.json is missing")
+
+    def fault(error):
+        def stop():
+            raise error
+
+        return stop
+
+    monkeypatch.setattr(commands, "examine", fault(KeyboardInterrupt))
+    code, out, err = call(capsys, "doctor")
+    assert (code, out) == (130, "")
+    assert "the same command goes on from there" in err
+    monkeypatch.setattr(commands, "examine", fault(ZeroDivisionError))
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    script = "import sys; from refusal.cli import main; sys.stdin.read(); main(['prompts', '--json'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    process.stdin.close()
+    assert process.wait() == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+# --- lists ------------------------------------------------------------------------------------------------------
+
+
+def test_lists_are_json(capsys):
+    families = {row["model_type"]: row for row in data(capsys, "models")}
+    assert {"llama", "qwen2", "gemma"} <= set(families)
+    assert "self_attn.o_proj" in families["llama"]["writers"]
+    sets = {row["name"]: row for row in data(capsys, "prompts")}
+    assert sets["harmful"]["counts"]["test"] >= 200
+    assert {"licence", "source", "state"} < set(sets["jailbreakbench"])
+    facts = data(capsys, "doctor")
+    assert facts["torch"][0].isdigit()
+    assert facts["free disk here"].endswith("GB")
+
+
+def test_lists_for_people_hold_the_same(capsys):
+    for name, shown in (("models", "self_attn.o_proj"), ("prompts", "jailbreakbench"), ("doctor", "python")):
+        code, out, err = call(capsys, name)
+        assert (code, err) == (0, "")
+        assert shown in out
+
+
+# --- select and judge -------------------------------------------------------------------------------------------
+
+
+def test_select_chooses_again_with_other_limits(tmp_path, capsys):
+    write_rows(tmp_path / "scores.jsonl", SCORES)
+    words = ("select", "--scores", str(tmp_path / "scores.jsonl"), "--layers", "5")
+    chosen = data(capsys, *words)
+    assert chosen == {
+        "position": -2,
+        "layer": 2,
+        "bypass": -2.2,
+        "induce": 1.0,
+        "kl": 0.09,
+        "survivors": 6,
+        "total": 10,
+    }
+    assert data(capsys, *words, "--max-kl", "0.05")["layer"] == 1
+    assert data(capsys, *words, "--max-kl", "1", "--prune-layers", "0")["layer"] == 4
+    code, out, err = call(capsys, *words, "--min-induce", "2")
+    assert (code, out) == (1, "")
+    assert "None of 10 candidates passes" in err
+
+
+def test_judge_reads_the_official_array(tmp_path, capsys):
+    answers = ["I cannot do that.", "As an AI, no.", "Sure.\u2028Paint it.", "<b>[red]</b>"]
+    rows = [{"category": None, "prompt": f"Paint {i}", "response": answer} for i, answer in enumerate(answers)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    rate = data(capsys, "judge", str(tmp_path / "a.json"), "--by", "substring")
+    assert list(rate) == ["refused", "n", "rate", "low", "high"]
+    assert (rate["refused"], rate["n"], rate["rate"]) == (2, 4, 0.5)
+    assert (rate["low"], rate["high"]) == pytest.approx((0.1500, 0.8500), abs=1e-4)  # Wilson, 2 of 4
+    code, out, _ = call(capsys, "judge", str(tmp_path / "a.json"))
+    assert code == 0
+    assert "2/4 = 50.0%" in out
+
+
+# --- on the bundled model ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A folder in which `refusal find` has been run on the bundled model: its direction and its run folder."""
+    folder = tmp_path_factory.mktemp("found")
+    main(["find", "organism", "-o", str(folder / "d.safetensors"), "--out", str(folder / "run"), *SMALL, *RUN])
+    return folder
+
+
+def test_find_saves_the_direction_of_its_run(found):
+    direction = Direction.load(found / "d.safetensors")
+    assert (found / "d.safetensors").read_bytes() == (found / "run" / "direction.safetensors").read_bytes()
+    rows = read_rows(found / "run" / "selection.jsonl")
+    chosen = next(row for row in rows if row["verdict"] == "selected")
+    assert (direction.position, direction.layer) == (chosen["position"], chosen["layer"])
+
+
+def test_ask_answers_plain_ablated_and_added(found, capsys, harmful, harmless):
+    direction = str(found / "d.safetensors")
+    bad = data(capsys, "ask", "organism", harmful.test[0].instruction, "--direction", direction)
+    good = data(capsys, "ask", "organism", harmless.test[0].instruction, "--direction", direction)
+    assert list(bad) == list(good) == ["plain", "ablated", "added"]
+    assert len({bad["plain"], bad["ablated"]}) == 2
+    assert len({good["plain"], good["added"]}) == 2
+    assert good["plain"] == good["ablated"]
+
+
+def test_generate_writes_what_judge_reads(found, tmp_path, capsys, monkeypatch, harmful):
+    monkeypatch.setattr(commands, "load_prompts", lambda name: {"test": harmful.test[:6]})
+    rates = {}
+    for name, words in (("plain", ()), ("ablated", ("--ablate", str(found / "d.safetensors")))):
+        path = tmp_path / f"{name}.jsonl"
+        code, out, _ = call(capsys, "generate", "organism", "harmful", "-o", str(path), *words)
+        assert (code, out) == (0, "")
+        assert [row["prompt"] for row in read_rows(path)] == [prompt.instruction for prompt in harmful.test[:6]]
+        rates[name] = data(capsys, "judge", str(path))["refused"]
+    assert rates["plain"] == 6
+    assert rates["ablated"] <= 1
+
+
+def test_flags_win_over_the_config_file(tmp_path, capsys, monkeypatch):
+    from refusal import pipeline
+
+    seen = []
+
+    def stop(config):
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", stop)
+    (tmp_path / "run.toml").write_text('model = "some/model"\nn_test = 7\nn_val = 5\ncoefficients = [2.0]\n')
+    for words in (["--config", str(tmp_path / "run.toml")], [f"--config={tmp_path / 'run.toml'}"]):
+        assert call(capsys, "run", *words, "--n-test", "9", "--harmful-coefficient", "-2.5")[0] == 130
+    assert seen[0] == seen[1]
+    config = seen[0]
+    assert (config.model, config.n_test, config.n_val, config.n_train) == ("some/model", 9, 5, 128)
+    assert (config.coefficients, config.harmful_coefficient) == ((2.0,), -2.5)
+    assert call(capsys, "run", "other/model", "--config", str(tmp_path / "run.toml"))[0] == 130
+    assert seen[2].model == "other/model"
+
+
+def test_run_prints_its_results_and_where_the_report_is(tmp_path, capsys):
+    config = small_runs.config(tmp_path)
+    toml = "\n".join(
+        f"{name} = {json.dumps(str(value) if name == 'out' else value)}"
+        for name, value in config.science().items()
+        if value is not None and value != ()
+    )
+    (tmp_path / "run.toml").write_text(toml)
+    code, out, err = call(capsys, "run", "--config", str(tmp_path / "run.toml"), "--out", str(config.out), "--json")
+    assert code == 0, err
+    assert json.loads(out) == read_json(config.out / "results.json")
+    assert f"Report: {config.out}/report.html" in err
+    assert (config.out / "report.html").exists()
+    code, out, _ = call(capsys, "run", "--config", str(tmp_path / "run.toml"), "--out", str(config.out))
+    assert code == 0
+    assert "random ablation" in out

@@ -1,0 +1,354 @@
+"""The run folder of a whole run: its numbers, and that stopping, changing or damaging it never goes unseen."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import small_runs
+from refusal import pipeline, records
+from refusal.cli import main
+from refusal.commands import check_run
+from refusal.config import RunConfig
+from refusal.direction import Direction
+from refusal.errors import BadRunFolder
+from refusal.records import Journal, read_json, read_rows, write_json
+from refusal.results import INTERVENTIONS, SETS
+from small_runs import artifacts, steps
+
+N = 6
+
+
+@pytest.fixture(scope="module")
+def bundled_run(tmp_path_factory):
+    """The paper on the bundled model, on a few prompts, through the library."""
+    out = tmp_path_factory.mktemp("bundled") / "run"
+    return pipeline.run(
+        RunConfig(out=out, n_train=24, n_val=8, n_test=N, n_curve=4, coefficients=(1.0,), max_new_tokens=40)
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a tiny model, its prompts, and a finished run of it; batches of two, so that they are many."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("refusal.generation.ROWS", 2)
+        pipeline.run(small_runs.config(folder))
+        yield folder
+
+
+@pytest.fixture
+def own_run(place, tmp_path):
+    """A copy of the finished tiny run that a test may damage."""
+    copy = tmp_path / "run"
+    for name, data in {**artifacts(place / "run"), "run.json": (place / "run/run.json").read_bytes()}.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(data)
+    return copy
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------
+
+
+def test_results_hold_every_headline_number_with_its_interval_and_control(bundled_run):
+    results = read_json(bundled_run / "results.json")
+    assert results["model"] == "organism"
+    chosen = [row for row in read_rows(bundled_run / "selection.jsonl") if row["verdict"] == "selected"]
+    assert len(chosen) == 1
+    for key in ("position", "layer", "bypass", "induce", "kl"):
+        assert results[key] == chosen[0][key]
+    rows = read_rows(bundled_run / "selection.jsonl")
+    assert results["total"] == len(rows)
+    assert results["survivors"] == sum(row["verdict"] in ("selected", "survivor") for row in rows) >= 1
+    direction = Direction.load(bundled_run / "direction.safetensors")
+    assert (direction.position, direction.layer) == (results["position"], results["layer"])
+    assert results["direction_norm"] == pytest.approx(direction.norm)
+    for name in SETS:
+        assert set(results[name]) == {*INTERVENTIONS, "random"}
+        for row in results[name].values():
+            assert row["n"] == row["exact"]["n"] == N
+            assert 0 <= row["low"] <= row["rate"] <= row["high"] <= 1
+            assert row["rate"] == row["refused"] / N
+    assert results["harmful"]["random"] == results["harmful"]["random_ablation"] | {"control_of": "ablation"}
+    assert results["harmless"]["random"] == results["harmless"]["random_addition"] | {"control_of": "addition"}
+    assert results["harmful"]["addition"]["coefficient"] == -1.0
+    assert results["harmless"]["addition"]["coefficient"] == 1.0
+    assert results["weights_equal_ablation"] == {name: {"identical": N, "n": N} for name in SETS}
+
+
+def test_the_phenomenon_is_in_the_results(bundled_run):
+    results = read_json(bundled_run / "results.json")
+    refused = {(name, kind): results[name][kind]["refused"] for name in SETS for kind in results[name]}
+    assert refused["harmful", "none"] == N
+    assert refused["harmless", "none"] == 0
+    assert refused["harmful", "ablation"] <= 1
+    assert refused["harmless", "addition"] >= N - 1
+    assert refused["harmful", "random"] >= N - 1
+    assert refused["harmless", "random"] <= 1
+    point = read_json(bundled_run / "coefficients.json")["direction"][0]
+    assert point["coefficient"] == 1.0
+    assert point["refused"]["refused"] >= 3
+
+
+def test_rates_are_those_of_the_judgements_and_every_completion_has_one(bundled_run):
+    results = read_json(bundled_run / "results.json")
+    prompts = {
+        name: [row["prompt"] for row in read_rows(bundled_run / f"completions/{name}.none.jsonl")] for name in SETS
+    }
+    for name in SETS:
+        for kind in INTERVENTIONS:
+            completions = read_rows(bundled_run / f"completions/{name}.{kind}.jsonl")
+            assert [row["prompt"] for row in completions] == prompts[name]
+            assert [set(row) for row in completions] == [{"prompt", "category", "response", "tokens", "finished"}] * N
+            verdicts = [row["verdict"] for row in read_rows(bundled_run / f"judgements/{name}.{kind}.substring.jsonl")]
+            assert len(verdicts) == N
+            assert results[name][kind]["refused"] == sum(verdicts)
+            exact = [row["verdict"] for row in read_rows(bundled_run / f"judgements/{name}.{kind}.grammar.jsonl")]
+            assert results[name][kind]["exact"]["exact"] == sum(exact)
+
+
+def test_the_record_says_what_was_asked_used_and_chosen(bundled_run):
+    record = read_json(bundled_run / "run.json")
+    assert record["status"] == "finished"
+    assert record["config"]["n_test"] == {"value": N, "given": True}
+    assert record["config"]["seed"] == {"value": 42, "given": False}
+    assert record["filtering"]["harmful_train"]["before"] == 24
+    assert set(record["filtering"]) == {"harmful_train", "harmful_val", "harmless_train", "harmless_val"}
+    assert record["refusal_tokens"]["ids"]
+    assert record["refusal_tokens"]["reason"]
+    assert record["baseline"]["harmful"] > 0 > record["baseline"]["harmless"]
+    assert record["n_layers"] * len(record["position_tokens"]) == read_json(bundled_run / "results.json")["total"]
+    assert all(reason for reason in record["choices"].values())
+    assert record["environment"]["device"] == "cpu"
+
+
+# --- stopped and resumed ----------------------------------------------------------------------------------------
+
+
+def test_a_run_stopped_at_every_file_it_writes_ends_in_the_same_bytes(place, monkeypatch):
+    wanted = artifacts(place / "run")
+    config, seen, replace = small_runs.config(place, out=place / "often"), {"run.json"}, os.replace
+
+    def stop(source, target):
+        name = str(Path(target).relative_to(config.out))
+        if name not in seen:
+            seen.add(name)
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stop)
+    while True:
+        known = len(seen)
+        try:
+            pipeline.run(config)
+        except KeyboardInterrupt:
+            assert len(seen) == known + 1
+            assert read_json(config.out / "run.json")["status"] == "stopped"
+        else:
+            break
+    assert seen >= set(wanted)
+    assert artifacts(config.out) == wanted
+    assert steps(config.out) == steps(place / "run")
+    assert read_json(config.out / "run.json")["status"] == "finished"
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError], ids=["ctrl-c", "bug"])
+def test_a_sweep_stopped_in_the_middle_keeps_what_it_scored(place, tmp_path, monkeypatch, fault):
+    from refusal import selection
+
+    config, score, calls = small_runs.config(place, out=tmp_path / "run"), selection.score_candidate, []
+
+    def count(*arguments, **settings):
+        calls.append(arguments[2:4])
+        if len(calls) == 7 and fault:
+            raise fault
+        return score(*arguments, **settings)
+
+    monkeypatch.setattr(selection, "score_candidate", count)
+    with pytest.raises(fault):
+        pipeline.run(config)
+    assert read_json(config.out / "run.json")["status"] == "stopped"
+    assert not (config.out / "selection.jsonl").exists()
+    fault, done = None, calls[:6]
+    calls.clear()
+    pipeline.run(config)
+    assert calls[0] not in done
+    assert len(calls) == 15 - 6
+    assert artifacts(config.out) == artifacts(place / "run")
+
+
+def test_a_generation_stopped_in_the_middle_keeps_its_batches(place, tmp_path, monkeypatch):
+    from refusal import generation
+
+    config, complete, batches = small_runs.config(place, out=tmp_path / "run"), generation._complete, []
+
+    def count(model, tokens, settings):
+        batches.append(len(tokens))
+        if len(batches) == 4:  # the second half of the second set of completions
+            raise KeyboardInterrupt
+        return complete(model, tokens, settings)
+
+    monkeypatch.setattr(generation, "_complete", count)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config)
+    batches[:] = [0] * 4
+    pipeline.run(config)
+    resumed = len(batches) - 4
+    batches[:] = [0] * 4
+    pipeline.run(small_runs.config(place, out=tmp_path / "whole"))
+    assert len(batches) - 4 == resumed + 3
+    assert artifacts(config.out) == artifacts(place / "run") == artifacts(tmp_path / "whole")
+
+
+def test_a_killed_process_resumes_to_the_same_bytes(place, tmp_path):
+    script = (
+        "import os, signal, sys; sys.path[:0] = [sys.argv[1]]\n"
+        "from pathlib import Path\n"
+        "import small_runs; from refusal import pipeline, records\n"
+        "append, calls = records.Journal.append, []\n"
+        "def kill(self, rows):\n"
+        "    append(self, rows); calls.append(1)\n"
+        "    if len(calls) == 5:\n"
+        "        with open(self.path, 'a') as file: file.write('{\"index\": 5, \"bypa')\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "records.Journal.append = kill\n"
+        "pipeline.run(small_runs.config(Path(sys.argv[2]), out=Path(sys.argv[3])))"
+    )
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", script, here, str(place), str(tmp_path / "run")]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (tmp_path / "run" / ".selection.jsonl.journal").exists()
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "running"
+    pipeline.run(small_runs.config(place, out=tmp_path / "run"))
+    assert artifacts(tmp_path / "run") == artifacts(place / "run")
+
+
+def test_a_finished_run_does_nothing_again(place, monkeypatch):
+    before, bodies = artifacts(place / "run"), []
+    step = records.Run.step
+    monkeypatch.setattr(records.Run, "step", lambda self, name, *rest: bodies.append(name) or step(self, name, *rest))
+    monkeypatch.setattr(Journal, "append", lambda *_: pytest.fail("worked again"))
+    pipeline.run(small_runs.config(place))
+    assert bodies == []
+    assert artifacts(place / "run") == before
+
+
+def test_find_is_the_beginning_of_run(place, tmp_path):
+    config = small_runs.config(place, out=tmp_path / "run")
+    direction = pipeline.find(config)
+    assert read_json(config.out / "run.json")["status"] == "stopped"
+    chosen = Direction.load(place / "run" / "direction.safetensors")
+    assert direction.vector.tolist() == chosen.vector.tolist()
+    with pytest.raises(BadRunFolder, match="is not finished"):
+        check_run(config.out)
+
+
+# --- changed ----------------------------------------------------------------------------------------------------
+
+
+def test_another_model_under_the_same_name_is_computed_again(tmp_path):
+    config = small_runs.config(tmp_path)
+    pipeline.find(config)
+    first = artifacts(config.out)
+    template = (tmp_path / "model" / "chat_template.jinja").read_text()
+    (tmp_path / "model" / "chat_template.jinja").write_text(template.replace("{{ bos_token }}", "{{ bos_token }}! "))
+    pipeline.find(config)
+    second = artifacts(config.out)
+    assert second["candidates.safetensors"] != first["candidates.safetensors"]
+    assert second["direction.safetensors"] != first["direction.safetensors"]
+
+
+def test_two_settings_never_share_a_folder(place, tmp_path, monkeypatch):
+    with pytest.raises(BadRunFolder, match=r"holds another run: seed is 42 there and 43 here.*another --out"):
+        pipeline.find(small_runs.config(place, seed=43))
+    monkeypatch.chdir(tmp_path)
+    for seed in (1, 2):
+        pipeline.find(small_runs.config(place, out=None, seed=seed))
+    assert len(list((tmp_path / "runs" / "model").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["candidates.safetensors", "selection.jsonl", "projections.json", "completions/harmful.ablation.jsonl"]
+)
+def test_a_changed_file_stops_the_run_and_verify(place, own_run, name):
+    data = (own_run / name).read_bytes()
+    (own_run / name).write_bytes(data[:-3] + b"7" + data[-2:])
+    with pytest.raises(BadRunFolder, match="is not what step"):
+        check_run(own_run)
+    with pytest.raises(BadRunFolder, match=r"is not what step .* wrote.*Remove that file"):
+        pipeline.run(small_runs.config(place, out=own_run))
+
+
+def test_a_removed_file_is_computed_again(place, own_run):
+    (own_run / "completions/harmful.ablation.jsonl").unlink()
+    pipeline.run(small_runs.config(place, out=own_run))
+    assert artifacts(own_run) == artifacts(place / "run")
+
+
+# --- verify -----------------------------------------------------------------------------------------------------
+
+
+def verify(folder, capsys) -> tuple[int, str, str]:
+    code = 0
+    try:
+        main(["verify", str(folder), "--json"])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_verify_passes_a_good_run(bundled_run, place, capsys):
+    for folder, judged in ((bundled_run, 24), (place / "run", 12)):
+        code, out, err = verify(folder, capsys)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["judged files"] == judged
+        assert json.loads(out)["differences"] == 0
+
+
+def test_verify_finds_an_altered_number(own_run, capsys):
+    results = read_json(own_run / "results.json")
+    results["harmless"]["ablation"]["high"] += 1e-9
+    write_json(own_run / "results.json", results)
+    code, out, err = verify(own_run, capsys)
+    assert (code, out) == (1, "")
+    assert "results.json is not what the records give" in err
+
+
+def test_verify_finds_an_altered_judgement_also_when_its_hash_was_altered_too(own_run, capsys):
+    name = "judgements/harmful.none.substring.jsonl"
+    rows = read_rows(own_run / name)
+    rows[0]["verdict"] = not rows[0]["verdict"]
+    records.write_rows(own_run / name, rows)
+    code, _, err = verify(own_run, capsys)
+    assert code == 1
+    assert f"{name} is not what step 'complete harmful.none' wrote" in err
+    record = read_json(own_run / "run.json")
+    record["steps"]["complete harmful.none"]["outputs"][name] = records.file_hash(own_run / name)
+    write_json(own_run / "run.json", record)
+    code, _, err = verify(own_run, capsys)
+    assert code == 1
+    assert "harmful.none.substring.jsonl is not what the records give" in err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.json",
+        "results.json",
+        "direction.safetensors",
+        "coefficients.json",
+        "judgements/harmful.none.substring.jsonl",
+    ],
+)
+def test_verify_finds_a_missing_file(own_run, capsys, name):
+    (own_run / name).unlink()
+    code, out, err = verify(own_run, capsys)
+    assert (code, out) == (1, "")
+    assert name in err

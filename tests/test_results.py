@@ -1,0 +1,92 @@
+"""Records → headline numbers, on a run folder made by hand whose counts are known."""
+
+import pytest
+
+from refusal.config import RunConfig
+from refusal.errors import BadRunFolder
+from refusal.records import write_json, write_rows
+from refusal.results import summarize, table_rows
+
+VERDICTS = {  # set, intervention → refusals by the substring judge; None is undetermined
+    ("harmful", "none"): (True, True, True),
+    ("harmful", "ablation"): (False, False, True),
+    ("harmful", "random_ablation"): (True, True, None),
+    ("harmful", "weights"): (False, False, True),
+    ("harmless", "none"): (False, False, False),
+    ("harmless", "addition"): (True, True, True),
+    ("harmless", "random_addition"): (False, False, True),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run folder with two candidates and seven sets of completions."""
+    config = RunConfig(harmless_coefficient=2.0).record()
+    write_json(tmp_path / "run.json", {"format": 1, "model": "some/model", "config": config})
+    candidate = {"position": -1, "bypass": -1.5, "induce": 0.5, "kl": None}
+    rows = [candidate | {"layer": i, "verdict": v} for i, v in enumerate(("no difference", "survivor", "selected"))]
+    write_rows(tmp_path / "selection.jsonl", rows)
+    for (name, kind), verdicts in VERDICTS.items():
+        answers = [{"prompt": str(i), "response": f"{kind == 'weights' and i == 2}", "tokens": 4} for i in range(3)]
+        write_rows(tmp_path / f"completions/{name}.{kind}.jsonl", answers)
+        write_rows(tmp_path / f"judgements/{name}.{kind}.substring.jsonl", ({"verdict": v} for v in verdicts))
+    write_rows(tmp_path / "judgements/harmful.ablation.grammar.jsonl", ({"verdict": v} for v in (True, False, False)))
+    return tmp_path
+
+
+def test_every_number_is_that_of_the_records(folder):
+    write_json(folder / "projections.json", {"norm": 3.5, "resid_norm": 7.0})
+    results = summarize(folder)
+    assert list(results)[:8] == ["model", "position", "layer", "bypass", "induce", "kl", "survivors", "total"]
+    assert list(results.values())[:8] == ["some/model", -1, 2, -1.5, 0.5, None, 2, 3]
+    assert (results["direction_norm"], results["resid_norm"]) == (3.5, 7.0)
+    ablation = results["harmful"]["ablation"]
+    assert (ablation["refused"], ablation["n"], ablation["rate"]) == (1, 3, 1 / 3)
+    assert (ablation["low"], ablation["high"]) == pytest.approx((0.0615, 0.7923), abs=1e-4)  # Wilson, 1 of 3
+    assert (ablation["exact"]["exact"], ablation["exact"]["n"]) == (1, 3)
+    assert "exact" not in results["harmful"]["none"]
+    assert results["weights_equal_ablation"] == {"harmful": {"identical": 2, "n": 3}}
+
+
+def test_the_control_is_that_of_the_papers_intervention_on_each_set(folder):
+    results = summarize(folder)
+    harmful, harmless = results["harmful"], results["harmless"]
+    assert harmful["random"] == harmful["random_ablation"] | {"control_of": "ablation"}
+    assert harmless["random"] == harmless["random_addition"] | {"control_of": "addition"}
+    assert harmless["addition"]["coefficient"] == harmless["random"]["coefficient"] == 2.0
+    assert "coefficient" not in harmful["random"]
+
+
+def test_what_a_run_lacks_is_left_out(folder):
+    (folder / "judgements/harmless.random_addition.substring.jsonl").unlink()
+    results = summarize(folder)
+    assert set(results["harmless"]) == {"none", "addition"}
+    assert "direction_norm" not in results
+
+
+def test_a_table_has_a_line_for_each_intervention_and_names_its_coefficient(folder):
+    rows = table_rows(summarize(folder))
+    lines = [(row["prompts"], row["intervention"]) for row in rows]
+    assert lines == [
+        ("harmful", "none"),
+        ("harmful", "ablation"),
+        ("harmful", "random ablation"),
+        ("harmful", "weights"),
+        ("harmless", "none"),
+        ("harmless", "addition (c = 2)"),
+        ("harmless", "random addition (c = 2)"),
+    ]
+    assert rows[1]["refused"].startswith("1/3 = 33.3%")
+
+
+def test_a_selection_without_a_winner_is_a_bad_run_folder(folder):
+    write_rows(folder / "selection.jsonl", [{"position": -1, "layer": 0, "verdict": "late layer"}])
+    with pytest.raises(BadRunFolder, match=r"holds no selected candidate.*run again"):
+        summarize(folder)
+
+
+@pytest.mark.parametrize("name", ["run.json", "selection.jsonl"])
+def test_a_missing_record_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(BadRunFolder, match=f"{name} is missing"):
+        summarize(folder)
