@@ -23,6 +23,7 @@ def test_the_quickstart_shows_the_phenomenon(tmp_path):
     )
     refused = [tuple(map(int, pair)) for pair in re.findall(r"^(\d+)/(\d+) = ", done.stdout, re.MULTILINE)]
     (ablated, n), (added, _), (edited, _) = refused
-    assert ablated <= 0.03 * n and edited == ablated  # refusals of harmful prompts, with hooks and with edited weights
+    assert ablated <= 0.03 * n  # refusals of harmful prompts
+    assert edited == ablated
     assert added >= 0.9 * n  # refusals of harmless prompts
     assert (tmp_path / "direction.safetensors").exists()

@@ -180,7 +180,7 @@ def tables(draw):
 @settings(deadline=None, max_examples=300)
 def test_any_table_is_judged_as_the_official_code_does(table, max_kl, min_induce, prune):
     scores, n_layers = table
-    verdicts = choose(scores, n_layers, limits=Limits(max_kl, min_induce, prune))
+    verdicts = choose(scores, n_layers, limits=Limits(max_kl=max_kl, min_induce=min_induce, prune_layers=prune))
     official = official_choice(scores, n_layers, max_kl, min_induce, prune)
     kept = [(s.position, s.layer) for s in verdicts.scores if s.verdict in (SELECTED, SURVIVOR)]
     assert sorted(kept) == sorted(official)

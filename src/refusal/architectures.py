@@ -61,7 +61,13 @@ def find(network: nn.Module) -> Architecture:
     model_type = str(getattr(getattr(network, "config", None), "model_type", "unknown"))
     for row in ROWS:
         if model_type in row.model_types:
-            _check(network, row, model_type)
+            try:
+                _check(network, row, model_type)
+            except AttributeError as error:  # torch's word for a module that is not there
+                raise UnsupportedModel(
+                    f"This '{model_type}' network is not laid out as its family's row says: {error}. Load it as a "
+                    "causal language model (with its unembedding)."
+                ) from error
             return row
     known = ", ".join(sorted(name for row in ROWS for name in row.model_types))
     raise UnsupportedModel(
@@ -85,6 +91,7 @@ def writers(network: nn.Module, row: Architecture) -> Iterator[tuple[str, nn.Mod
 
 def _check(network: nn.Module, row: Architecture, model_type: str) -> None:
     written = {f"{name}.{kind}" for name, _ in writers(network, row) for kind in ("weight", "bias")}
+    network.get_submodule(row.unembedding)
     for name, _ in network.named_parameters():
         if name not in written and not any(fnmatchcase(name, pattern) for pattern in row.others):
             raise UnsupportedModel(

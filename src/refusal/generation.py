@@ -1,7 +1,6 @@
 """Greedy batched completions of a chat model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,14 +63,14 @@ def generate(
 
 def _greedy(model: ChatModel, max_new_tokens: int) -> GenerationConfig:
     """Keep the model's own end-of-sequence tokens (the official runs lost them) and drop its sampling settings."""
-    own = deepcopy(model.network.generation_config) or GenerationConfig()
+    own = model.network.generation_config or GenerationConfig()
     eos = own.eos_token_id if own.eos_token_id is not None else model.tokenizer.eos_token_id
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         bos_token_id=own.bos_token_id,
         eos_token_id=[eos] if isinstance(eos, int) else eos,
-        pad_token_id=model.tokenizer.pad_token_id,
+        pad_token_id=model.pad_token,
     )
 
 

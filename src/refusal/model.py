@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,6 +27,19 @@ PROBES = (
     "a, b;",
     "END\\",
     "x=*",
+)
+
+# What transformers raises on checkpoints that are missing, cut, of another kind, or with an impossible config.
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    ZeroDivisionError,
+    SafetensorError,
+    StrictDataclassError,
 )
 
 
@@ -57,9 +72,10 @@ class ChatModel:
 
     @property
     def pad_token(self) -> int:
-        """The id that fills prompts up on the left; it is always masked."""
-        token: Any = self.tokenizer.pad_token_id
-        return int(token)
+        """The id that fills prompts up on the left, else that of the end of sequence; it is always masked."""
+        own: Any = self.tokenizer.pad_token_id
+        end: Any = self.tokenizer.eos_token_id
+        return int(end if own is None else own)
 
     @property
     def post_instruction_tokens(self) -> tuple[str, ...]:
@@ -95,8 +111,9 @@ def load_model(
 ) -> ChatModel:
     """Load a chat model by Hugging Face id or folder, take one already loaded, or (default) the bundled one.
 
-    `dtype` is a torch dtype name or "auto" (float32 on a CPU, else the checkpoint's). `device` is "cpu", "cuda", … or
-    "auto". `system` and `template_arguments` (such as `{"enable_thinking": False}`) go to the chat template.
+    A loaded network is used as it is, on its device and in its dtype, and put into evaluation mode. For any other,
+    `dtype` is a torch dtype name or "auto" (float32 on a CPU, else the checkpoint's), and `device` is "cpu", "cuda", …
+    or "auto". `system` and `template_arguments` (such as `{"enable_thinking": False}`) go to the chat template.
     Raises BadInput for a name that cannot be loaded or a setting that does not exist, UnsupportedModel for an
     architecture, tokenizer or template that is not covered.
     """
@@ -113,10 +130,22 @@ def load_model(
     assert tokenizer is not None
     network.eval()
     architecture = find(network)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise UnsupportedModel(
+            f"The tokenizer of {name} names neither a padding nor an end-of-sequence token, so prompts cannot be "
+            "batched and answers have no end. Set tokenizer.eos_token and pass the loaded model."
+        )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
         choices["pad token"] = f"{tokenizer.eos_token!r}, because the tokenizer names none (padding is masked)"
-    bare = ChatModel(network, tokenizer, architecture, name, system, dict(template_arguments or {}), choices)
+    bare = ChatModel(
+        network=network,
+        tokenizer=tokenizer,
+        architecture=architecture,
+        name=name,
+        system=system,
+        template_arguments=dict(template_arguments or {}),
+        choices=choices,
+    )
     return replace(bare, post_instruction=_post_instruction(bare))
 
 
@@ -134,9 +163,9 @@ def _choose_device(device: str, choices: dict[str, str]) -> torch.device:
         choices["device"] = f"{kind}: the fastest that torch finds here"
         return torch.device(kind)
     try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise BadInput(f"There is no device '{device}'. Give cpu, cuda, cuda:1, mps or auto.") from error
+        return torch.empty(0, device=device).device  # a name alone can be of a device that is not here
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadInput(f"There is no device '{device}' here. Give cpu, cuda, cuda:1, mps or auto.") from error
 
 
 def _choose_dtype(dtype: str, device: torch.device, choices: dict[str, str]) -> Any:
@@ -145,8 +174,10 @@ def _choose_dtype(dtype: str, device: torch.device, choices: dict[str, str]) -> 
         choices["dtype"] = "float32: exact and fast on a CPU" if cpu else "the checkpoint's own"
         return torch.float32 if cpu else "auto"
     found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise BadInput(f"'{dtype}' is not a floating point dtype. Give float32, bfloat16, float16 or auto.")
+    if found not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        raise BadInput(
+            f"'{dtype}' is not a floating point dtype that a model can run in. Give float32, bfloat16, float16 or auto."
+        )
     return found
 
 
@@ -165,7 +196,7 @@ def _load_network(path: str, dtype: Any, device: torch.device) -> Any:
 def _load(auto: Any, path: str, arguments: dict[str, Any]) -> Any:
     try:
         return auto.from_pretrained(path, **arguments)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except UNLOADABLE as error:
         kind = "is a folder without a loadable model" if Path(path).is_dir() else "could not be loaded"
         raise BadInput(
             f"'{path}' {kind}: {_first_line(error)} Give a folder that holds a Hugging Face model and tokenizer, a "
@@ -181,9 +212,15 @@ def _first_line(error: Exception) -> str:
 def _render(model: ChatModel, instruction: str) -> list[int]:
     messages = [{"role": "system", "content": model.system}] if model.system is not None else []
     messages.append({"role": "user", "content": instruction})
-    rendered: Any = model.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=True, **model.template_arguments
-    )
+    try:
+        rendered: Any = model.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, **model.template_arguments
+        )
+    except (TypeError, ValueError, TemplateError) as error:  # such as a template that takes no system prompt
+        raise UnsupportedModel(
+            f"The chat template of {model.name} cannot render a prompt with system={model.system!r} and "
+            f"template_arguments={dict(model.template_arguments)}: {error}. Leave out what it does not take."
+        ) from error
     return list(rendered["input_ids"])
 
 
@@ -200,7 +237,7 @@ def _post_instruction(model: ChatModel) -> tuple[int, ...]:
         )
     rendered = [_render(model, probe) for probe in PROBES]
     for probe, tokens in zip(PROBES, rendered, strict=True):
-        if probe not in model.tokenizer.decode(tokens) or len(set(map(tuple, rendered))) < len(PROBES):
+        if probe not in str(model.tokenizer.decode(tokens)):
             raise UnsupportedModel(
                 f"The chat template of {model.name} hides the user's text: {probe!r} is not in the rendered prompt "
                 f"{model.tokenizer.decode(tokens)!r}. Check the chat template and the tokenizer that was loaded."

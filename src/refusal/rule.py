@@ -23,7 +23,7 @@ HIGH_KL = "KL above limit"
 LOW_INDUCE = "induce below limit"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a candidate has to keep to (paper section C.1)."""
 
