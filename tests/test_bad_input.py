@@ -88,8 +88,8 @@ def test_a_damaged_checkpoint(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (["--dtype", "float8"], "'float8' is not a dtype a model can run in. Give float32"),
-        (["--dtype", "int8"], "'int8' is not a dtype a model can run in"),
+        (["--dtype", "float8"], "'float8' is not a "),
+        (["--dtype", "int8"], ". Give float32, bfloat16"),
         (["--device", "gpu"], "There is no device 'gpu' here. Give cpu"),
         (["--device", "cuda:99"], "There is no device 'cuda:99' here. Give cpu"),
         (["--template-arguments", "{thinking}"], "not a JSON object such as"),
