@@ -16,7 +16,7 @@ demo: .venv/.installed ## the paper on the bundled chat model: a table, and a re
 	$(BIN)/refusal run
 
 test: .venv/.installed-dev ## the whole test suite
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: format lint types test ## what a change has to pass: format, lint, types, tests
 
