@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from functools import partial, wraps
+from pathlib import Path
 
 import pytest
 import tyro
@@ -286,3 +287,15 @@ def test_run_prints_its_results_and_where_the_report_is(tmp_path, capsys):
     code, out, _ = call(capsys, "run", "--config", str(tmp_path / "run.toml"), "--out", str(config.out))
     assert code == 0
     assert "random ablation" in out
+
+
+def test_the_known_overlap_of_evaluation_sets_is_reported(capsys):
+    folder = Path(__file__).parents[2] / "shared" / "datasets" / "official"
+    if not folder.exists():
+        pytest.skip(f"the official dataset files are not in {folder}")
+    main(["prompts", "--overlaps", "--prompts-dir", str(folder), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["first"], row["second"], row["count"]) for row in rows] == [
+        ("jailbreakbench", "harmbench", 7),
+        ("jailbreakbench", "strongreject", 3),
+    ]

@@ -53,7 +53,7 @@ def test_a_recorded_choice_is_made_again(imported):
     assert (results["survivors"], results["total"]) == (survivors, total)
     record = read_json(folder / "run.json")
     assert record["status"] == "imported"
-    assert "our rule chooses the same" in record["choices"]["direction"]
+    assert f"position {position}, layer {layer}" in record["choices"]["direction"]
     assert len(record["position_tokens"]) * record["n_layers"] == total
 
 
@@ -202,9 +202,19 @@ def test_an_import_does_not_overwrite_another_run(made_up, tmp_path):
     (made_up / "select_direction/direction_evaluations.json").write_text(
         json.dumps([score(-1, i, -1.0, 1.0, 0.01) for i in range(5)])
     )
+    (made_up / "direction_metadata.json").write_text('{"pos": -1, "layer": 0}')
     with pytest.raises(BadRunFolder, match="holds another run"):
         import_run(made_up, folder)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(b"precious")
     with pytest.raises(BadRunFolder, match="is not a run folder"):
         import_run(made_up, tmp_path / "photos")
+
+
+def test_a_choice_that_its_own_scores_do_not_give_is_refused(made_up, tmp_path):
+    (made_up / "direction_metadata.json").write_text('{"pos": -1, "layer": 1}')
+    with pytest.raises(
+        BadInput, match=r"chose position -1, layer 1, but its own scores give position -?\d+, layer \d+"
+    ):
+        import_run(made_up, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()

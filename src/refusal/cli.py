@@ -189,14 +189,21 @@ def models(json: Json = False) -> None:
     _print(rows, json, lambda: _table(rows))
 
 
-def prompts(json: Json = False) -> None:
+def prompts(
+    overlaps: Annotated[bool, arg(help="Report instructions that evaluation sets share, instead.")] = False,
+    prompts_dir: Annotated[Path | None, arg(help="Local folder with the official dataset files.")] = None,
+    json: Json = False,
+) -> None:
     """List the prompt sets that can be named, with counts, licence and whether they are here already.
 
     Example: refusal prompts --json
     """
-    from refusal.prompts import list_prompts
+    from refusal.prompts import evaluation_overlaps, list_prompts
 
-    rows = [listing.record() for listing in list_prompts()]
+    if overlaps:
+        rows = [overlap.record() for overlap in evaluation_overlaps(folder=prompts_dir)]
+    else:
+        rows = [listing.record() for listing in list_prompts()]
     _print(rows, json, lambda: _table(rows))
 
 

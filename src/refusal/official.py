@@ -40,8 +40,11 @@ def import_run(source: Path, folder: Path) -> Path:
     n_layers = 1 + max(score.layer for score in scores)
     judged = choose(scores, n_layers)
     chosen = judged.chosen
-    agrees = (chosen.position, chosen.layer) == (position, layer)
-    ours = "our rule chooses the same" if agrees else f"our rule chooses {chosen}"
+    if (chosen.position, chosen.layer) != (position, layer):
+        raise BadInput(
+            f"{source} chose position {position}, layer {layer}, but its own scores give position {chosen.position}, "
+            f"layer {chosen.layer} under the official rule. Its files are of two runs, or its limits were changed."
+        )
     writers = {  # everything is read before anything is written
         "selection.jsonl": partial(write_rows, rows=[asdict(score) for score in judged.scores]),
         **_tensors(source, name, position, layer),
@@ -53,7 +56,9 @@ def import_run(source: Path, folder: Path) -> Path:
         model=name,
         n_layers=n_layers,
         config=RunConfig(model=name).record(),
-        choices={"direction": f"the official choice, position {position}, layer {layer}; {ours}"},
+        choices={
+            "direction": f"position {position}, layer {layer}: recorded, and chosen again from the recorded scores"
+        },
         position_tokens=[""] * len({score.position for score in scores}),
         grammar=False,
         imported={"from": name, "by": "the paper's official code"},

@@ -17,7 +17,7 @@ from refusal.prompts import Prompt
 from refusal.records import Journal, file_hash, value_hash, write_json, write_rows
 from refusal.refusal_tokens import RefusalTokens, find_refusal_tokens
 from refusal.results import INTERVENTIONS, SETS, summarize
-from refusal.rule import Score, choose
+from refusal.rule import Score, choose, read_score
 from refusal.selection import prepare, sweep
 from refusal.study import Study, open_study
 from refusal.weights import orthogonalize
@@ -88,7 +88,7 @@ def select(
         validation = prepare(study.model, kept["harmful_val"], kept["harmless_val"], tokens=tokens)
         study.run.note(baseline=validation.baseline)
         journal = Journal(scores, value_hash(inputs))
-        known = {index: _score(row) for index, row in journal.rows.items()}
+        known = {index: read_score(row) for index, row in journal.rows.items()}
         total = len(candidates.positions) * candidates.n_layers
         with study.bar("Scoring candidates", total, done=len(known)) as advance:
 
@@ -209,11 +209,6 @@ def _generate(study: Study, model: ChatModel, prompts: Sequence[Prompt], path: P
         completions = generate(model, prompts, max_new_tokens=study.max_new_tokens, skip=known, report=report)
     journal.finish()
     return completions
-
-
-def _score(row: dict[str, Any]) -> Score:
-    numbers = {name: float("nan") if row[name] is None else row[name] for name in ("bypass", "induce", "kl")}
-    return Score(row["position"], row["layer"], **numbers, verdict=row["verdict"])
 
 
 def _chosen(study: Study) -> str:

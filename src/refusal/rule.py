@@ -124,7 +124,7 @@ def read_scores(path: Path) -> list[Score]:
         rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(t) for t in text.splitlines() if t]
         if not rows:
             raise ValueError("it is empty")
-        return [_read_score(row) for row in rows]
+        return [read_score(row) for row in rows]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} does not hold candidate scores ({type(error).__name__}: {error}). Expected our selection.jsonl "
@@ -139,7 +139,12 @@ def _read_text(path: Path) -> str:
         raise BadInput(f"Cannot read the scores in {path}: {error}. Give a JSON or JSON-lines file.") from error
 
 
-def _read_score(row: Any) -> Score:
+def read_score(row: Any) -> Score:
+    """Turn one recorded row into a score: ours, or one under the official code's names. Null is not a number.
+
+    Of a verdict only "no difference" is kept, because the rule cannot find it again from the scores.
+    """
+    # Through text, so that a stray `true` is an error and not a 1.
     names = ("bypass", "induce", "kl") if "bypass" in row else ("refusal_score", "steering_score", "kl_div_score")
     bypass, induce, kl = (float("nan") if row[name] is None else float(str(row[name])) for name in names)
     verdict = NO_DIFFERENCE if row.get("verdict") == NO_DIFFERENCE else ""

@@ -10,7 +10,7 @@ leakage.py   the same prompt in two places: refused between splits, reported bet
 """
 
 from refusal.prompts.leakage import Overlap, check_disjoint, find_overlaps
-from refusal.prompts.load import Listing, list_prompts, load_prompts
+from refusal.prompts.load import Listing, evaluation_overlaps, list_prompts, load_prompts
 from refusal.prompts.sampling import Sample, paper_sample
 from refusal.prompts.sets import SPLITS, Prompt, PromptSet, Split, prompts_sha256
 
@@ -23,6 +23,7 @@ __all__ = [
     "Sample",
     "Split",
     "check_disjoint",
+    "evaluation_overlaps",
     "find_overlaps",
     "list_prompts",
     "load_prompts",

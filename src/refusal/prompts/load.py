@@ -13,11 +13,12 @@ from typing import Any, Literal
 from refusal.errors import BadInput, BadSetting, TooFewPrompts
 from refusal.prompts.download import is_cached, pinned_bytes
 from refusal.prompts.files import READERS, read_prompt_file
-from refusal.prompts.leakage import check_disjoint
+from refusal.prompts.leakage import Overlap, check_disjoint, find_overlaps
 from refusal.prompts.sets import SPLITS, Prompt, PromptSet, Split
 from refusal.prompts.sources import ALIASES, COMMIT, SOURCES
 
 DEFAULT_PROPORTIONS = (0.6, 0.2, 0.2)  # the paper's shares of Alpaca
+EVALUATION_SETS = ("jailbreakbench", "harmbench", "strongreject")
 ORGANISM_SOURCE = "refusal.organism: an invented language, generated from seeds"
 ORGANISM_LICENCE = "Apache-2.0"
 
@@ -95,6 +96,14 @@ def load_prompts(
         loaded = _cut(loaded, proportions, seed)
     check_disjoint({f"{loaded.name} {part}": loaded[part] for part in SPLITS})
     return loaded
+
+
+def evaluation_overlaps(*, folder: str | os.PathLike[str] | None = None) -> tuple[Overlap, ...]:
+    """Report which instructions the paper's evaluation sets share (it calls them disjoint; 7 and 3 are not).
+
+    Raises Unavailable when a set is neither in `folder`, nor cached, nor to be downloaded.
+    """
+    return find_overlaps({name: load_prompts(name, folder=folder).test for name in EVALUATION_SETS})
 
 
 def _from_source(name: str, folder: str | os.PathLike[str] | None) -> PromptSet:

@@ -6,7 +6,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from refusal import svg
 from refusal.records import write_text
-from refusal.report.content import content
+from refusal.report.content import page_values
 from refusal.report.reading import read_findings
 
 
@@ -23,7 +23,7 @@ def write_report(folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = templates.get_template("page.html").render(**content(read_findings(folder)), figure_style=svg.STYLE)
+    page = templates.get_template("page.html").render(**page_values(read_findings(folder)), figure_style=svg.STYLE)
     path = folder / "report.html"
     write_text(path, page)
     return path

@@ -29,7 +29,7 @@ VERDICTS = {
 }
 
 
-def content(findings: Findings) -> dict[str, Any]:
+def page_values(findings: Findings) -> dict[str, Any]:
     """Return every value that the page's template names."""
     record, results = findings.record, findings.results
     tables = [_table(name, rows) for name, rows in result_sets(results).items()]
