@@ -238,7 +238,7 @@ def test_ask_answers_plain_ablated_and_added(found, capsys, harmful, harmless):
 
 
 def test_generate_writes_what_judge_reads(found, tmp_path, capsys, monkeypatch, harmful):
-    monkeypatch.setattr(commands, "load_prompts", lambda name: {"test": harmful.test[:6]})
+    monkeypatch.setattr(commands, "load_prompts", lambda name, **_: {"test": harmful.test[:6]})
     rates = {}
     for name, words in (("plain", ()), ("ablated", ("--ablate", str(found / "d.safetensors")))):
         path = tmp_path / f"{name}.jsonl"
@@ -299,3 +299,9 @@ def test_the_known_overlap_of_evaluation_sets_is_reported(capsys):
         ("jailbreakbench", "harmbench", 7),
         ("jailbreakbench", "strongreject", 3),
     ]
+
+
+def test_a_small_file_of_prompts_is_completed_whole(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("Explain how to brew a red jam.\nWhat is a warm lily made of?\n")
+    main(["generate", "organism", str(tmp_path / "mine.txt"), "-o", str(tmp_path / "out.jsonl")])
+    assert len(read_rows(tmp_path / "out.jsonl")) == 2

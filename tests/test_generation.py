@@ -5,7 +5,7 @@ import torch
 
 import tiny
 from refusal import engine, generation
-from refusal.errors import TooFewPrompts
+from refusal.errors import BadInput, TooFewPrompts
 from refusal.generation import Completion, generate
 from refusal.interventions import ablate, add
 from refusal.prompts import Prompt
@@ -149,3 +149,16 @@ def test_interventions_around_the_call_act():
 def test_no_prompts_are_refused():
     with pytest.raises(TooFewPrompts, match="empty"):
         generate(tiny.shared(), [])
+
+
+def test_a_string_in_place_of_a_list_of_prompts_is_refused():
+    with pytest.raises(BadInput, match="A list of prompts was expected, not a string"):
+        generate(tiny.shared(), "one prompt")
+
+
+def test_answers_are_as_long_as_the_checkpoint_says_unless_told_otherwise():
+    model = tiny.chat_model()
+    model.network.generation_config.max_new_tokens = 3
+    model.network.generation_config.eos_token_id = None
+    assert generate(model, ["one"])[0].tokens <= 3
+    assert generate(model, ["one"], max_new_tokens=2)[0].tokens <= 2

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from refusal.pipeline import run
     from refusal.prompts import Prompt, PromptSet, load_prompts
     from refusal.refusal_tokens import find_refusal_tokens
+    from refusal.rule import Limits
     from refusal.selection import select_direction
     from refusal.weights import orthogonalize
 
@@ -29,6 +30,7 @@ _HOMES = {
     "ChatModel": "model",
     "Completion": "generation",
     "Direction": "direction",
+    "Limits": "rule",
     "Prompt": "prompts",
     "PromptSet": "prompts",
     "RefusalError": "errors",
@@ -52,6 +54,7 @@ __all__ = [
     "ChatModel",
     "Completion",
     "Direction",
+    "Limits",
     "Prompt",
     "PromptSet",
     "RefusalError",

@@ -34,7 +34,7 @@ def complete_set(
     coefficient: float,
 ) -> None:
     """Complete one split of a prompt set under saved directions and write JSON lines."""
-    chat, chosen = load_model(model), load_prompts(prompts)[split]
+    chat, chosen = load_model(model), load_prompts(prompts, split=split if Path(prompts).is_file() else None)[split]
     if not chosen:
         raise BadSetting(f"The prompt set '{prompts}' has no {split} prompts. Give another --split.")
     with ExitStack() as stack:

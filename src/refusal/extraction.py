@@ -8,10 +8,10 @@ from torch import Tensor
 
 from refusal import engine, equations
 from refusal.direction import Candidates, Direction
-from refusal.errors import TooFewPrompts
+from refusal.errors import BadInput, TooFewPrompts
 from refusal.interventions import capture
 from refusal.model import ChatModel
-from refusal.prompts import Prompt
+from refusal.prompts import Prompt, PromptSet
 
 MIN_PROMPTS = 2  # below this a mean, or a score on validation prompts, says nothing
 Prompts = Sequence[Prompt | str]
@@ -23,7 +23,13 @@ def instructions(prompts: Prompts) -> list[str]:
 
 
 def encode(model: ChatModel, prompts: Prompts) -> list[list[int]]:
-    """Render every prompt through the chat template, as token ids. Raises TooFewPrompts for an empty list."""
+    """Render every prompt through the chat template, as token ids.
+
+    Raises BadInput for a string or a whole prompt set in place of a list, TooFewPrompts for an empty list.
+    """
+    if isinstance(prompts, (str, PromptSet)):
+        given = "a string" if isinstance(prompts, str) else f"the whole prompt set '{prompts.name}'"
+        raise BadInput(f'A list of prompts was expected, not {given}. Give ["one prompt"], or a split: prompts.test.')
     if not prompts:
         raise TooFewPrompts("The list of prompts is empty. Give at least one prompt.")
     return [model.encode(text) for text in instructions(prompts)]

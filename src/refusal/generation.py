@@ -35,12 +35,13 @@ def generate(
     model: ChatModel,
     prompts: Prompts,
     *,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     skip: Mapping[int, Completion] | None = None,
     report: Callable[[dict[int, Completion]], None] | None = None,
 ) -> list[Completion]:
     """Complete every prompt greedily until the model ends its answer, in the given order (paper section 2.5).
 
+    An answer is at most `max_new_tokens` long: by default what the checkpoint's generation config says, else 512.
     Interventions that are active around the call act on prompt and generated tokens. `skip` holds completions already
     known by index, and `report` is called with every finished batch, so that a caller can keep and resume work; batches
     do not depend on what is skipped.
@@ -61,13 +62,13 @@ def generate(
     return [done[i] for i in range(len(prompts))]
 
 
-def _greedy(model: ChatModel, max_new_tokens: int) -> GenerationConfig:
+def _greedy(model: ChatModel, max_new_tokens: int | None) -> GenerationConfig:
     """Keep the model's own end-of-sequence tokens (the official runs lost them) and drop its sampling settings."""
     own = model.network.generation_config or GenerationConfig()
     eos = own.eos_token_id if own.eos_token_id is not None else model.tokenizer.eos_token_id
     return GenerationConfig(
         do_sample=False,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens or own.max_new_tokens or MAX_NEW_TOKENS,
         bos_token_id=own.bos_token_id,
         eos_token_id=[eos] if isinstance(eos, int) else eos,
         pad_token_id=model.pad_token,
