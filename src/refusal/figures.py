@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from refusal import svg
+from refusal.rule import SELECTED
 from refusal.svg import Axes, Number, number
 
 Row = Mapping[str, Any]
@@ -224,6 +225,6 @@ def _score_line(axes: Axes, line: Sequence[Row], score: str, style: tuple[int, s
         point = (row["layer"], axes.y[0] if missing else value)
         told = "not a number" if missing else number(value)
         title = f"position {label}, layer {row['layer']}: {told} ({row['verdict']})"
-        marks += [axes.ring(point)] if row["verdict"] == "selected" else []
+        marks += [axes.ring(point)] if row["verdict"] == SELECTED else []
         marks.append(axes.mark(point, title, colour, shape=svg.CROSS if missing else shape))
     return marks

@@ -6,6 +6,7 @@ from typing import Any
 
 from refusal.errors import BadRunFolder
 from refusal.records import read_json, read_rows
+from refusal.rule import SELECTED, SURVIVOR
 from refusal.statistics import Rate, count
 
 SETS = ("harmful", "harmless")
@@ -19,7 +20,7 @@ JUDGED = {"substring": "refused", "grammar": "exact"}
 def summarize(folder: Path) -> dict[str, Any]:
     """Compute every headline number of a run from its records. Raises BadRunFolder for a missing one."""
     rows, record = read_rows(folder / "selection.jsonl"), read_json(folder / "run.json")
-    chosen = next((row for row in rows if row["verdict"] == "selected"), None)
+    chosen = next((row for row in rows if row["verdict"] == SELECTED), None)
     if chosen is None:
         raise BadRunFolder(f"{folder / 'selection.jsonl'} holds no selected candidate. Remove it and run again.")
     coefficients = {name: float(record["config"][f"{name}_coefficient"]["value"]) for name in SETS}
@@ -27,7 +28,7 @@ def summarize(folder: Path) -> dict[str, Any]:
     return {
         "model": record["model"],
         **{key: chosen[key] for key in ("position", "layer", "bypass", "induce", "kl")},
-        "survivors": sum(row["verdict"] in ("selected", "survivor") for row in rows),
+        "survivors": sum(row["verdict"] in (SELECTED, SURVIVOR) for row in rows),
         "total": len(rows),
         **_norms(folder),
         **sets,

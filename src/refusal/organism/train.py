@@ -1,6 +1,5 @@
 """`train`: the one command that rebuilds every bundled checkpoint from its seeds."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import torch
 from refusal.organism import training
 from refusal.organism.safety import ChatRecipe
 from refusal.organism.training import BaseRecipe, ThinkRecipe
+from refusal.records import file_hash
 
 HASHES = "sha256.json"
 
@@ -54,4 +54,4 @@ def train(
 def hash_files(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file of the checkpoints in a folder, by its path there."""
     files = sorted(path for stage in ("base", "chat", "think") for path in (folder / stage).glob("*"))
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}

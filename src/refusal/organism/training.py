@@ -3,7 +3,6 @@
 Everything runs in float32 on one thread, so that the same kind of processor gives the same bytes.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -132,8 +131,3 @@ def save(model: "LlamaForCausalLM", words: "Tokenizer", out: Path, *, thinks: bo
     model.bfloat16().save_pretrained(out)
     tokenizer.save(words, out, thinks=thinks)
     return out
-
-
-def sha256(folder: Path) -> str:
-    """The hash of a checkpoint's weights."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
