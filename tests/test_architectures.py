@@ -5,7 +5,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import tiny
-from refusal.architectures import LLAMA, blocks, find, writers
+from refusal.architectures import ROWS, blocks, find, writers
 from refusal.errors import UnsupportedModel
 
 
@@ -13,17 +13,18 @@ from refusal.errors import UnsupportedModel
 def test_every_family_has_its_row_and_every_writer_is_found(family):
     network = tiny.network(family)
     row = find(network)
-    names = [name for name, _ in writers(network, row)]
-    assert names == ["model.embed_tokens"] + [
-        f"model.layers.{layer}.{name}" for layer in range(tiny.LAYERS) for name in ("self_attn.o_proj", "mlp.down_proj")
+    weights = [writer.name for writer in writers(network, row) if not writer.name.endswith("bias")]
+    assert weights == ["model.embed_tokens.weight"] + [
+        f"model.layers.{layer}.{name}.weight"
+        for layer in range(tiny.LAYERS)
+        for name in ("self_attn.o_proj", "mlp.down_proj")
     ]
     assert blocks(network, row) == list(network.model.layers)
-    # What writes is what gives vectors of the stream's width: an embedding's rows, a Linear's outputs.
-    for name, module in writers(network, row):
-        assert (module.embedding_dim if isinstance(module, nn.Embedding) else module.out_features) == tiny.D, name
+    for writer in writers(network, row):
+        assert network.get_parameter(writer.name).shape[writer.axis] == tiny.D, writer.name
 
 
-@pytest.mark.parametrize("model_type", LLAMA.model_types)
+@pytest.mark.parametrize("model_type", [name for row in ROWS for name in row.model_types])
 def test_every_model_type_of_the_table_has_a_tiny_model(model_type):
     assert model_type in {kind for kind, _, _ in tiny.FAMILIES.values()}
 

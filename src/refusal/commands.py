@@ -87,7 +87,7 @@ def check_run(folder: Path) -> dict[str, Any]:
 def model_families() -> list[dict[str, Any]]:
     """Return one row per covered `model_type`: where its blocks are and what writes to the stream."""
     return [
-        {"model_type": name, "blocks": row.blocks, "writers": ", ".join((row.embedding, *row.writers))}
+        {"model_type": name, "blocks": row.blocks, "writers": ", ".join(writer.name for writer in row.writers)}
         for row in ROWS
         for name in row.model_types
     ]

@@ -29,9 +29,16 @@ def ablate(x: Float[Tensor, "*n d"], unit: Float[Tensor, "*r d"]) -> Float[Tenso
 
     `unit` broadcasts against `x`, so a leading batch axis gives every row its own direction. Same dtype out as in.
     """
+    return remove(x, read=unit, along=unit)
+
+
+def remove(x: Float[Tensor, "*n d"], read: Float[Tensor, "*r d"], along: Float[Tensor, "*r d"]) -> Float[Tensor, "*n d"]:
+    """Remove what `read` sees of x by moving along another vector: x' = x − along readᵀx; readᵀx' = 0 if readᵀalong = 1.
+
+    Ablation is the case of both being r̂. Same dtype out as in.
+    """
     wide = _wide(x)
-    r = unit.to(wide)
-    return (wide - project(wide, r)[..., None] * r).to(x.dtype)
+    return (wide - project(wide, read)[..., None] * along.to(wide)).to(x.dtype)
 
 
 def add(x: Float[Tensor, "*n d"], vector: Float[Tensor, "*r d"], coefficient: float = 1.0) -> Float[Tensor, "*n d"]:

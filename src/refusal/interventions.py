@@ -13,14 +13,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from refusal import equations
-from refusal.architectures import Architecture, blocks
+from refusal.architectures import Architecture, blocks, present, stream_width
 from refusal.direction import Direction
-from refusal.errors import BadInput
+from refusal.errors import BadInput, UnsupportedModel
 from refusal.model import ChatModel
 
 Change = Callable[[Tensor], Tensor]
 Rows = Float[Tensor, "b d"]
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+SUBLAYERS = ("attn_out", "mlp_out")  # in the order in which a row names them
+SITES = ("resid_pre", "resid_mid", "resid_post", *SUBLAYERS)
 
 
 @contextmanager
@@ -36,8 +37,9 @@ def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
     with ExitStack() as stack:
         for block in blocks(model.network, row):
             stack.enter_context(_change_input(block, change))
-            stack.enter_context(_change_output(block.get_submodule(row.attention), change))
-            stack.enter_context(_change_output(block.get_submodule(row.mlp), change))
+            for paths in row.sublayers:
+                if (sublayer := present(block, paths)) is not None:
+                    stack.enter_context(_change_output(sublayer, change))
         yield
 
 
@@ -68,7 +70,8 @@ def capture(
 
     Sites are TransformerLens' words, one of `SITES`. What is kept is as the model sees it: hooks entered earlier have
     acted on it. A second forward pass appends another round of layers. `positions` keeps only that slice of the
-    sequence axis. Raises BadInput for an unknown site.
+    sequence axis. Raises BadInput for an unknown site, UnsupportedModel for
+    one that the model's blocks do not have.
     """
     kept: dict[str, list[Tensor]] = {site: [] for site in sites}
     row = model.architecture
@@ -89,20 +92,23 @@ def _watch(
     match site:
         case "resid_pre":
             return _change_input(block, keep)
-        case "resid_mid":
-            return _change_input(block.get_submodule(row.mid_norm), keep)
+        case "resid_mid" if row.mid:
+            return _change_input(block.get_submodule(row.mid), keep)
         case "resid_post":
             return _change_output(block, keep)
-        case "attn_out":
-            return _change_output(block.get_submodule(row.attention), keep)
-        case "mlp_out":
-            return _change_output(block.get_submodule(row.mlp), keep)
+        case "attn_out" | "mlp_out":
+            place = SUBLAYERS.index(site)
+            sublayer = present(block, row.sublayers[place]) if place < len(row.sublayers) else None
+            if sublayer is not None:
+                return _change_output(sublayer, keep)
+    if site in SITES:
+        raise UnsupportedModel(f"The blocks of {row.model_types[0]} models have no {site}, so it cannot be captured.")
     raise BadInput(f"There is no site '{site}' to capture. Give some of {', '.join(SITES)}.")
 
 
 def for_model(vector: Float[Tensor, "*n d"], model: ChatModel) -> Float[Tensor, "*n d"]:
     """Move a direction to the model, in float32. Raises BadInput for one of another width: it is another model's."""
-    width = model.network.config.hidden_size
+    width = stream_width(model.network)
     if vector.shape[-1] != width:
         raise BadInput(
             f"The direction has {vector.shape[-1]} components, and the residual stream of {model.name} has {width}. "

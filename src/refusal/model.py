@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from refusal.architectures import Architecture, blocks, find
+from refusal.architectures import ROWS, Architecture, blocks, find
 from refusal.errors import BadInput, UnsupportedModel
 
 BUNDLED = "organism"  # the name under which the bundled chat model goes
@@ -68,7 +68,7 @@ class ChatModel:
     @property
     def device(self) -> torch.device:
         """Where the embedding lies, and so where token ids have to be."""
-        return next(self.network.get_submodule(self.architecture.embedding).parameters()).device
+        return next(self.network.get_input_embeddings().parameters()).device
 
     @property
     def pad_token(self) -> int:
@@ -108,12 +108,14 @@ def load_model(
     device: str = "auto",
     system: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
+    architecture: Architecture | None = None,
 ) -> ChatModel:
     """Load a chat model by Hugging Face id or folder, take one already loaded, or (default) the bundled one.
 
     A loaded network is used as it is, on its device and in its dtype, and put into evaluation mode. For any other,
     `dtype` is a torch dtype name or "auto" (float32 on a CPU, else the checkpoint's), and `device` is "cpu", "cuda", …
     or "auto". `system` and `template_arguments` (such as `{"enable_thinking": False}`) go to the chat template.
+    `architecture` is a row of your own for a family that is not covered; it is checked like ours.
     Raises BadInput for a name that cannot be loaded or a setting that does not exist, UnsupportedModel for an
     architecture, tokenizer or template that is not covered.
     """
@@ -129,7 +131,7 @@ def load_model(
         tokenizer = _load(AutoTokenizer, path, {}) if tokenizer is None else tokenizer
     assert tokenizer is not None
     network.eval()
-    architecture = find(network)
+    architecture = find(network, ROWS if architecture is None else (architecture,))
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
         raise UnsupportedModel(
             f"The tokenizer of {name} names neither a padding nor an end-of-sequence token, so prompts cannot be "

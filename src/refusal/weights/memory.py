@@ -4,16 +4,15 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from refusal import equations
-from refusal.architectures import writers
+from refusal.architectures import Writer, writers
 from refusal.direction import Direction
 from refusal.errors import UnsupportedModel
 from refusal.interventions import for_model
 from refusal.model import ChatModel
+from refusal.weights.removal import Removal, removal
 
 
 @torch.no_grad()
@@ -24,11 +23,14 @@ def orthogonalize(model: ChatModel, direction: Direction, *, in_place: bool = Fa
     first: editing the shared matrix would change the unembedding too, which ablation does not. Computed in float32.
     Raises BadInput for a direction of another width, UnsupportedModel for quantized weights.
     """
-    unit = for_model(direction.unit, model)
+    unit = for_model(direction.unit, model).cpu()
     edited = model if in_place else replace(model, network=_copy(model.network))
-    _untie(edited)
-    for name, module in writers(edited.network, edited.architecture):
-        _project_out(name, module, unit)
+    _untie(edited.network)
+    parameters = dict(edited.network.named_parameters())
+    found = writers(edited.network, edited.architecture)
+    gains = {w.norm.name: parameters[w.norm.name].float().cpu() for w in found if w.norm}
+    for writer in found:
+        _edit(parameters[writer.name], writer, removal(writer, unit, gains))
     return edited
 
 
@@ -41,25 +43,19 @@ def _copy(network: PreTrainedModel) -> PreTrainedModel:
     return copied
 
 
-def _project_out(name: str, module: nn.Module, unit: Float[Tensor, " d"]) -> None:
-    tensors = dict(module.named_parameters(recurse=False))
-    if not tensors["weight"].is_floating_point():
+def _edit(tensor: nn.Parameter, writer: Writer, how: Removal) -> None:
+    if not tensor.is_floating_point():
         raise UnsupportedModel(
-            f"The weight of '{name}' is {tensors['weight'].dtype}: a quantized matrix cannot be edited exactly. "
+            f"The weight '{writer.name}' is {tensor.dtype}: a quantized matrix cannot be edited exactly. "
             "Load the model in a floating point dtype."
         )
-    unit = unit.to(tensors["weight"].device, torch.float32)
-    # An embedding holds a token a row, a Linear writes by columns; a bias is one more vector that is written.
-    edit = equations.ablate if isinstance(module, nn.Embedding) else equations.orthogonalize
-    tensors["weight"].copy_(edit(tensors["weight"], unit))
-    if "bias" in tensors:
-        tensors["bias"].copy_(equations.ablate(tensors["bias"], unit))
+    there = Removal(how.read.to(tensor.device), how.along.to(tensor.device))
+    tensor.copy_(there.edit(tensor, writer.axis))
 
 
-def _untie(model: ChatModel) -> None:
-    embedding, unembedding = (
-        model.network.get_submodule(name) for name in (model.architecture.embedding, model.architecture.unembedding)
-    )
+def _untie(network: PreTrainedModel) -> None:
+    embedding, unembedding = network.get_input_embeddings(), network.get_output_embeddings()
     if unembedding.weight is embedding.weight:
-        unembedding.weight = nn.Parameter(embedding.get_parameter("weight").detach().clone())
-        model.network.config.tie_word_embeddings = False
+        unembedding.weight = nn.Parameter(embedding.weight.detach().clone())
+        network.config.get_text_config().tie_word_embeddings = False
+        network.config.tie_word_embeddings = False

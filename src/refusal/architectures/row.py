@@ -1,0 +1,72 @@
+"""What is said about a family: its blocks, the modules that add to the stream, the tensors that write to it.
+
+Names are those of `named_parameters()`. In every pattern `*` stands for one part of a dotted name, such as the number
+of a block or of an expert.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm between a writer and the stream: out = (offset + gain) ⊙ y / ‖y‖, with y centred first or not."""
+
+    name: str  # pattern of its gain; each `*` stands for what the writer's own `*` stands for
+    offset: float = 0.0  # Gemma multiplies by 1 + gain
+    centred: bool = False  # LayerNorm subtracts the mean, RMSNorm does not
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Tensors that write to the residual stream.
+
+    `axis` is where a written vector lies: −1 for tables, biases and (in, out) matrices, −2 for a Linear's (out, in),
+    also inside a stack of experts. `leak` says why no edit of this tensor can be exact, where that is so.
+    """
+
+    name: str
+    axis: int
+    norm: Norm | None = None
+    leak: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family: module paths from the causal-LM network, and inside a block."""
+
+    model_types: tuple[str, ...]
+    blocks: str  # the list of decoder blocks
+    sublayers: tuple[str, ...]  # in a block: what is added to the stream, attention first; "a|b" is whichever is there
+    mid: str  # in a block: the module that reads resid_mid; "" where there is no such point
+    writers: tuple[Writer, ...]
+    others: tuple[str, ...]  # parameters that read from the stream, or do neither
+    requires: Mapping[str, object] = field(default_factory=dict)  # settings of the config for which the row holds
+    padding: bool = True  # False: the family does not mask padding, so only prompts of one length share a batch
+    note: str = ""
+
+    def writer(self, name: str) -> Writer | None:
+        """Return the writer that a parameter is, with its own names in place of every `*`; None for all others."""
+        for writer in self.writers:
+            found = _regex(writer.name).fullmatch(name)
+            if found:
+                norm = writer.norm and Norm(_filled(writer.norm.name, found), writer.norm.offset, writer.norm.centred)
+                return Writer(name, writer.axis, norm, writer.leak)
+        return None
+
+    def knows(self, name: str) -> bool:
+        """Return whether the row accounts for a parameter."""
+        return self.writer(name) is not None or any(_regex(pattern).fullmatch(name) for pattern in self.others)
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    """`*` is one part of a name, `[qkv]` one of some letters."""
+    return re.compile(re.escape(pattern).replace(r"\*", "([^.]+)").replace(r"\[", "[").replace(r"\]", "]"))
+
+
+def _filled(pattern: str, found: re.Match[str]) -> str:
+    parts = iter(found.groups())
+    return re.sub(r"\*", lambda _: next(parts), pattern)
