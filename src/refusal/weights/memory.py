@@ -4,7 +4,8 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from refusal.architectures import Writer, writers
@@ -24,23 +25,27 @@ def orthogonalize(model: ChatModel, direction: Direction, *, in_place: bool = Fa
     Raises BadInput for a direction of another width, UnsupportedModel for quantized weights.
     """
     unit = for_model(direction.unit, model).cpu()
-    edited = model if in_place else replace(model, network=_copy(model.network))
-    _untie(edited.network)
-    parameters = dict(edited.network.named_parameters())
-    found = writers(edited.network, edited.architecture)
-    gains = {w.norm.name: parameters[w.norm.name].float().cpu() for w in found if w.norm}
-    for writer in found:
-        _edit(parameters[writer.name], writer, removal(writer, unit, gains))
+    edited = model if in_place else replace(model, network=copied(model.network))
+    untie(edited.network)
+    for writer, how in removals(edited, unit):
+        _edit(edited.network.get_parameter(writer.name), writer, how)
     return edited
 
 
-def _copy(network: PreTrainedModel) -> PreTrainedModel:
+def removals(model: ChatModel, unit: Float[Tensor, " d"]) -> list[tuple[Writer, Removal]]:
+    """Pair every writer of a loaded network with what keeps it from writing along r̂."""
+    found = writers(model.network, model.architecture)
+    gains = {w.norm.name: model.network.get_parameter(w.norm.name).float().cpu() for w in found if w.norm}
+    return [(writer, removal(writer, unit, gains)) for writer in found]
+
+
+def copied(network: PreTrainedModel) -> PreTrainedModel:
     """Copy a network without the interventions that may be active around it: a copied hook could never be removed."""
-    copied = deepcopy(network)
-    for module in copied.modules():
+    made = deepcopy(network)
+    for module in made.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
-    return copied
+    return made
 
 
 def _edit(tensor: nn.Parameter, writer: Writer, how: Removal) -> None:
@@ -53,7 +58,8 @@ def _edit(tensor: nn.Parameter, writer: Writer, how: Removal) -> None:
     tensor.copy_(there.edit(tensor, writer.axis))
 
 
-def _untie(network: PreTrainedModel) -> None:
+def untie(network: PreTrainedModel) -> None:
+    """Give the unembedding a matrix of its own, so that an edit of the embedding leaves it alone."""
     embedding, unembedding = network.get_input_embeddings(), network.get_output_embeddings()
     if unembedding.weight is embedding.weight:
         unembedding.weight = nn.Parameter(embedding.weight.detach().clone())

@@ -22,7 +22,7 @@ class Removal:
     along: Float[Tensor, " d"]
 
     def edit(self, tensor: Tensor, axis: int) -> Tensor:
-        """Return the edited tensor whose written vectors lie along `axis`; float32 inside, same dtype and layout out."""
+        """Return the edited tensor whose written vectors lie along `axis`; float32 inside, dtype and layout kept."""
         last = tensor if axis == -1 else tensor.mT
         edited = equations.remove(last, self.read, self.along)
         return edited if axis == -1 else edited.mT.contiguous()
