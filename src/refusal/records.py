@@ -33,7 +33,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         _forget(temporary)
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     except BaseException:
         _forget(temporary)
         raise
@@ -98,7 +98,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _disk_error(self.path, error) from error
+            raise disk_error(self.path, error) from error
         self.rows |= {row["index"]: _strict(row) for row in rows}  # as a resumed run would read them
 
     def finish(self, rows: Iterable[Mapping[str, Json]] | None = None) -> None:
@@ -258,7 +258,8 @@ def _forget(path: Path) -> None:
         path.unlink()
 
 
-def _disk_error(path: Path, error: OSError) -> Exception:
+def disk_error(path: Path, error: OSError) -> Exception:
+    """Return the error to raise for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(f"The disk is full: {path} was not written. Free some space and run again; it will go on.")
     return BadInput(f"Cannot write {path}: {error.strerror or error}. Give an output folder that you may write to.")

@@ -1,0 +1,284 @@
+"""The edit as a checkpoint: the files of the source, with the bytes of the writers changed and nothing else."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from refusal.architectures import Architecture
+from refusal.direction import Direction
+from refusal.errors import BadInput, Unavailable, UnsupportedModel
+from refusal.records import disk_error, file_hash, write_bytes, write_json, write_text
+from refusal.weights.card import CARD, RECORD, SOURCE_CARD, SUMS, describe_direction, direction_hash, model_card
+from refusal.weights.coverage import Coverage, covered, planned
+from refusal.weights.names import IN_MEMORY, Layout, Tie, lay_out, skeleton
+from refusal.weights.safetensors_files import INDEX, SINGLE, Files, read_files
+from refusal.weights.source import source_folder
+from refusal.weights.streamed import Edit, header_growth, write_edited
+from refusal.weights.unfinished import MARKER, Unfinished
+
+FORMAT = 1
+WORKERS = 2  # files written at once: one is copied while another is edited
+SPARE = 1 << 24  # bytes for the card, the record and the sums
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export did."""
+
+    folder: Path
+    source: str
+    direction: Mapping[str, Any]
+    coverage: Coverage
+    untied: bool
+    left_out: tuple[str, ...]  # files of the source that hold the unedited weights once more
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "format": FORMAT,
+            "form": "checkpoint",
+            "source": self.source,
+            "direction": dict(self.direction),
+            "untied": self.untied,
+            "left_out": list(self.left_out),
+            "notes": list(self.notes),
+            "coverage": self.coverage.record(),
+        }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that is known before anything is written."""
+
+    name: str
+    files: Files
+    layout: Layout
+    edits: Sequence[Edit]
+    direction: Direction
+    tie: Tie | None  # what is to be untied
+    rewritten: Mapping[str, bytes]  # small files with other contents than the source's
+
+
+def export_checkpoint(
+    source: str | Path,
+    direction: Direction,
+    out: str | Path,
+    *,
+    tied: Literal["untie", "refuse"] = "untie",
+    incomplete_ok: bool = False,
+    effect: Mapping[str, Any] | None = None,
+    architecture: Architecture | None = None,
+) -> Export:
+    """Write a checkpoint whose writers no longer write along r̂ (paper eq. 5, section E), without loading the model.
+
+    `source` is a folder or a Hub id. Every file is copied, and of the writers' tensors each is edited in float32 and
+    rounded once to its own dtype, a matrix at a time; a second try after a kill goes on and ends in the same bytes.
+    Tied embeddings are untied, or refused. `effect` holds measured results for the model card, and `architecture` is a
+    row of your own. Before anything is written: BadInput for a source, direction or folder that does not fit,
+    UnsupportedModel for a model that cannot be edited on disk, or not completely unless `incomplete_ok`, Unavailable
+    for a disk without room. The source is only read.
+    """
+    plan = _plan(source, direction, tied, architecture)
+    before = covered(plan.layout, {})
+    if not before.complete and not incomplete_ok:
+        raise UnsupportedModel(
+            f"An edit of {plan.name} would be incomplete: {'; '.join(before.gaps)}. Go on with incomplete_ok "
+            "(--incomplete-ok) if that is enough; the model card will say so."
+        )
+    folder = _folder(Path(out), plan.files.folder)
+    marker = Unfinished(folder, _settings(plan, tied))
+    marker.check()
+    _check_space(plan, marker)
+    try:
+        marker.begin()
+        _write_files(plan, marker)
+        return _finish(plan, marker, effect)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
+def _plan(
+    source: str | Path, direction: Direction, tied: Literal["untie", "refuse"], architecture: Architecture | None
+) -> _Plan:
+    files = read_files(source_folder(source))
+    layout = lay_out(files, architecture)
+    edits = planned(files, layout, direction)
+    tie = layout.tie if any(edit.stored == layout.tie.embedding for edit in edits if layout.tie) else None
+    if tie and tied == "refuse":
+        raise UnsupportedModel(
+            f"The embeddings of {source} are tied: editing the embedding would edit the unembedding too, which "
+            'ablation does not. Let the export untie them (tied="untie").'
+        )
+    rewritten = {}
+    if tie:
+        config = untied_config((files.folder / "config.json").read_text(encoding="utf-8"))
+        _check_untied(files, config, tie)
+        rewritten["config.json"] = config.encode()
+        if INDEX in files.other_files and files.shards != (SINGLE,) and not tie.stored_twice:
+            rewritten[INDEX] = _untied_index(files, tie)
+    return _Plan(str(source), files, layout, edits, direction, tie, rewritten)
+
+
+def untied_config(text: str) -> str:
+    """Return a config.json that says that embeddings are not tied; every other byte stays as it was."""
+    edited = re.sub(r'("tie_word_embeddings"\s*:\s*)true', r"\1false", text)
+    line = '\n{}"tie_word_embeddings": false,'
+    inner = json.loads(edited).get("text_config")
+    if isinstance(inner, dict) and "tie_word_embeddings" not in inner:
+        edited = re.sub(r'"text_config"\s*:\s*\{', lambda found: found[0] + line.format("    "), edited, count=1)
+    if "tie_word_embeddings" not in json.loads(edited):
+        edited = edited.replace("{", "{" + line.format("  "), 1)
+    return edited
+
+
+def _check_untied(files: Files, config: str, tie: Tie) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(config, encoding="utf-8")
+        network: Any = skeleton(replace(files, folder=Path(folder)))
+    if network.get_input_embeddings().weight is network.get_output_embeddings().weight:
+        raise UnsupportedModel(
+            f"'{tie.unembedding}' of {files.folder} is tied to the embedding whatever its config says, so a checkpoint "
+            f"cannot hold the edit. {IN_MEMORY}"
+        )
+
+
+def _untied_index(files: Files, tie: Tie) -> bytes:
+    index = json.loads((files.folder / INDEX).read_text(encoding="utf-8"))
+    index["weight_map"][tie.unembedding] = tie.embedding.file
+    if "total_size" in index.get("metadata", {}):
+        index["metadata"]["total_size"] += tie.embedding.end - tie.embedding.start
+    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _folder(out: Path, source: Path) -> Path:
+    there, here = out.resolve(), source.resolve()
+    if there == here or here in there.parents or there in here.parents:
+        raise BadInput(
+            f"The output folder {out} is, holds, or lies in the source {source}, which is never written to. "
+            "Give another folder."
+        )
+    return out
+
+
+def _settings(plan: _Plan, tied: str) -> dict[str, Any]:
+    files = [*plan.files.shards, *plan.files.other_files]
+    stats = {name: os.stat(plan.files.folder / name) for name in files}
+    return {
+        "format": FORMAT,
+        "source": plan.name,
+        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
+        "direction": direction_hash(plan.direction),
+        "tied": tied,
+        "edited": len(plan.edits),
+    }
+
+
+def _check_space(plan: _Plan, marker: Unfinished) -> None:
+    sizes = {name: size for name, (size, _) in marker.settings["files"].items()}
+    need = SPARE + sum(size for name, size in sizes.items() if name not in marker.done)
+    if (copy := _copied(plan)) and copy[0].file not in marker.done:
+        need += header_growth(plan.files.folder / copy[0].file, copy)
+    existing = next(path for path in (marker.folder, *marker.folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < need:
+        raise Unavailable(
+            f"The export needs {need / 1e9:.2f} GB, and {existing} has {free / 1e9:.2f} GB free. Free some space, or "
+            "give a folder on another disk."
+        )
+
+
+def _copied(plan: _Plan) -> tuple[Any, str] | None:
+    """Return the embedding and the name under which its original is kept, where the file has to grow by it."""
+    return (plan.tie.embedding, plan.tie.unembedding) if plan.tie and not plan.tie.stored_twice else None
+
+
+def _write_files(plan: _Plan, marker: Unfinished) -> None:
+    ours = (CARD, RECORD, SUMS, SOURCE_CARD, MARKER)
+    others = [name for name in plan.files.other_files if name not in (*ours, "config.json")]
+    names = {name: name for name in (*plan.files.shards, *others)}
+    if CARD in plan.files.other_files:
+        names[CARD] = SOURCE_CARD
+    todo = [(name, target) for name, target in names.items() if target not in marker.done]
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        running = {pool.submit(_write_one, plan, marker.folder, *pair): pair[1] for pair in todo}
+        for future in as_completed(running):
+            marker.whole(_temporary(marker.folder / running[future]), running[future], future.result())
+    finally:
+        pool.shutdown(cancel_futures=True)
+    # Without it nothing loads the folder, so it comes when all else is whole.
+    entry = _write_one(plan, marker.folder, "config.json", "config.json")
+    marker.whole(_temporary(marker.folder / "config.json"), "config.json", entry)
+
+
+def _write_one(plan: _Plan, folder: Path, name: str, target: str) -> dict[str, Any]:
+    """Write one file under a temporary name; return its hash and what its writers write along the direction."""
+    temporary = _temporary(folder / target)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    if name in plan.rewritten:
+        write_bytes(temporary, plan.rewritten[name])
+        return {"sha256": file_hash(temporary), "shares": {}}
+    edits = [edit for edit in plan.edits if edit.stored.file == name]
+    copy = _copied(plan)
+    there = copy if copy and copy[0].file == name else None
+    written, digest = write_edited(plan.files.folder / name, temporary, edits, there)
+    return {"sha256": digest, "shares": {e.stored.name: w.shares for e, w in zip(edits, written, strict=True)}}
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _finish(plan: _Plan, marker: Unfinished, effect: Mapping[str, Any] | None) -> Export:
+    shares = {name: pair for entry in marker.done.values() for name, pair in entry["shares"].items()}
+    left_out, folder = tuple(plan.files.other_weights), plan.files.folder
+    export = Export(
+        marker.folder,
+        plan.name,
+        describe_direction(plan.direction),
+        covered(plan.layout, shares),
+        plan.tie is not None,
+        left_out,
+        _notes(plan),
+    )
+    card = model_card(
+        plan.name,
+        folder,
+        plan.direction,
+        export.coverage,
+        untied=export.untied,
+        left_out=left_out,
+        notes=export.notes,
+        effect=effect,
+    )
+    write_text(marker.folder / CARD, card)
+    write_json(marker.folder / RECORD, export.record() | {"effect": dict(effect or {})})
+    hashes = {name: entry["sha256"] for name, entry in marker.done.items()}
+    hashes |= {name: file_hash(marker.folder / name) for name in (CARD, RECORD)}
+    write_text(marker.folder / SUMS, "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)))
+    marker.end()
+    return export
+
+
+def _notes(plan: _Plan) -> tuple[str, ...]:
+    notes = []
+    found_in = plan.direction.origin.get("model")
+    if found_in is not None and Path(str(found_in)).name != Path(plan.name).name:
+        notes.append(
+            f"The direction says that it was found in '{found_in}', and this is '{plan.name}'; only the width of the "
+            "residual stream was compared."
+        )
+    if plan.layout.unloaded:
+        names = ", ".join(plan.layout.unloaded[:3])
+        notes.append(
+            f"{len(plan.layout.unloaded)} tensors that transformers does not load are the source's, such as {names}."
+        )
+    return tuple(notes)

@@ -1,0 +1,60 @@
+"""How much a tensor writes along the direction, before and after its edit, measured while it is edited."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from refusal import equations
+from refusal.weights.removal import Removal
+
+IN_CACHE = 1 << 18  # values taken together: with their float32 copies they stay in a core's cache
+KEPT = 1 << 22  # values of a tensor that, freed once, keeps the C library from giving memory back after each block
+
+
+class Written:
+    """Two shares of a tensor's norm, summed up over its blocks: along the direction before an edit, and after it.
+
+    What counts is the component along the vector that reads r̂ behind the tensor: r̂ itself, or gain ⊙ r̂ behind a norm.
+    """
+
+    def __init__(self, how: Removal):
+        self._how, self._unit = how, equations.unit(how.read)
+        self._total = self._before = self._after = 0.0
+        torch.empty(KEPT).fill_(0)
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Return the shares before and after; a tensor of zeros writes nothing."""
+        total = self._total or 1.0
+        return (self._before / total) ** 0.5, (self._after / total) ** 0.5
+
+    def edit_in_place(self, tensor: Tensor, axis: int) -> None:
+        """Edit a tensor whose written vectors lie along `axis`, block by block."""
+        for block in _blocks(tensor, axis):
+            dense = block.contiguous()
+            edited = self._how.edit(dense, axis)
+            self._add(dense, edited, axis)
+            block.copy_(edited)
+
+    def measure(self, tensor: Tensor, axis: int, edited: Tensor | None = None) -> None:
+        """Only measure: against a tensor that was edited already, or against what the edit would give."""
+        others = _blocks(tensor if edited is None else edited, axis)
+        for block, other in zip(_blocks(tensor, axis), others, strict=True):
+            self._add(block, self._how.edit(block, axis) if edited is None else other, axis)
+
+    def _add(self, before: Tensor, after: Tensor, axis: int) -> None:
+        was, now = (block.float() if axis == -1 else block.float().mT for block in (before, after))
+        self._total += float(torch.linalg.vector_norm(was)) ** 2
+        self._before += float(torch.linalg.vector_norm(was @ self._unit)) ** 2
+        self._after += float(torch.linalg.vector_norm(now @ self._unit)) ** 2
+
+
+def _blocks(tensor: Tensor, axis: int) -> Iterator[Tensor]:
+    """Cut a tensor into views that hold whole written vectors and fit in the cache."""
+    if tensor.numel() == 0:
+        return
+    matrices = tensor.view(-1, tensor.shape[-1])[None] if axis == -1 else tensor.view(-1, *tensor.shape[-2:])
+    size = max(16, IN_CACHE // matrices.shape[axis])
+    for matrix in matrices:
+        yield from matrix.split(size, dim=0 if axis == -1 else 1)
