@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, PreTrainedTokenizerFast
 
 import tiny
 from refusal import engine
@@ -223,8 +223,8 @@ def test_a_device_that_is_none_is_refused():
 
 
 def test_an_uncovered_architecture_is_refused_on_loading():
-    network = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=300, n_positions=64))
-    with pytest.raises(UnsupportedModel, match="'gpt2' is not covered"):
+    network = OpenAIGPTLMHeadModel(OpenAIGPTConfig(n_embd=8, n_layer=1, n_head=2, vocab_size=300))
+    with pytest.raises(UnsupportedModel, match="'openai-gpt' is not covered"):
         load_model(network, tiny.tokenizer())
 
 

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from refusal.architectures import ROWS
+from refusal.architectures import describe
 from refusal.direction import Direction
 from refusal.errors import BadRunFolder, BadSetting
 from refusal.generation import generate
@@ -84,13 +84,9 @@ def check_run(folder: Path) -> dict[str, Any]:
     return {"candidates": len(stored), "judged files": len(judged), "judges": ", ".join(judges), "differences": 0}
 
 
-def model_families() -> list[dict[str, Any]]:
-    """Return one row per covered `model_type`: where its blocks are and what writes to the stream."""
-    return [
-        {"model_type": name, "blocks": row.blocks, "writers": ", ".join(writer.name for writer in row.writers)}
-        for row in ROWS
-        for name in row.model_types
-    ]
+def model_families() -> list[dict[str, str]]:
+    """Return one entry per covered `model_type`: its blocks and writers, what a weight edit reaches, how checked."""
+    return describe()
 
 
 def examine() -> dict[str, Any]:

@@ -128,4 +128,4 @@ def _stream(
             engine.forward(model, [tokens[i] for i in batch])
             use(batch, kept["resid_pre"])
 
-        engine.for_each_batch(tokens, run)
+        engine.for_each_batch(tokens, run, padding=model.architecture.padding)

@@ -58,8 +58,21 @@ def generate(
         if report:
             report(new)
 
-    engine.for_each_batch(encoded, run, rows=ROWS)
+    engine.for_each_batch(encoded, run, rows=ROWS, padding=model.architecture.padding)
     return [done[i] for i in range(len(prompts))]
+
+
+def greedy_tokens(model: ChatModel, prompts: Prompts, *, max_new_tokens: int | None = None) -> list[list[int]]:
+    """Return the tokens of every greedy answer, its end-of-sequence token included, in the given order."""
+    encoded, settings = encode(model, prompts), _greedy(model, max_new_tokens)
+    found: dict[int, list[int]] = {}
+
+    def run(batch: list[int]) -> None:
+        outputs = _complete(model, [encoded[i] for i in batch], settings)
+        found.update((i, _answer(tokens, settings)[0]) for i, tokens in zip(batch, outputs, strict=True))
+
+    engine.for_each_batch(encoded, run, rows=ROWS, padding=model.architecture.padding)
+    return [found[i] for i in range(len(prompts))]
 
 
 def _greedy(model: ChatModel, max_new_tokens: int | None) -> GenerationConfig:
@@ -88,8 +101,13 @@ def _complete(model: ChatModel, tokens: Sequence[Sequence[int]], settings: Gener
 
 
 def _completion(model: ChatModel, prompt: Prompt | str, tokens: list[int], settings: GenerationConfig) -> Completion:
-    ends = [i for i, token in enumerate(tokens) if token in (settings.eos_token_id or ())]
-    answer = tokens[: ends[0] + 1] if ends else tokens
+    answer, finished = _answer(tokens, settings)
     text = str(model.tokenizer.decode(answer, skip_special_tokens=True)).strip()
     instruction, category = (prompt, None) if isinstance(prompt, str) else (prompt.instruction, prompt.category)
-    return Completion(instruction, text, category, len(answer), bool(ends))
+    return Completion(instruction, text, category, len(answer), finished)
+
+
+def _answer(tokens: list[int], settings: GenerationConfig) -> tuple[list[int], bool]:
+    """Cut off the padding behind an answer, and say whether the model ended it by itself."""
+    ends = [i for i, token in enumerate(tokens) if token in (settings.eos_token_id or ())]
+    return (tokens[: ends[0] + 1], True) if ends else (tokens, False)

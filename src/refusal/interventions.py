@@ -5,7 +5,7 @@ one `Direction`, or a tensor with a leading batch axis that gives every row of t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from refusal import equations
-from refusal.architectures import Architecture, blocks, present, stream_width
+from refusal.architectures import Architecture, blocks, outside, present, stream_width
 from refusal.direction import Direction
 from refusal.errors import BadInput, UnsupportedModel
 from refusal.model import ChatModel
@@ -29,7 +29,8 @@ def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
     """Directional ablation: no component along r̂ anywhere in the residual stream (paper section 2.4, eq. 4).
 
     Projects the input of every block and what its attention and MLP add, at every position, of the prompt and of
-    generated tokens. With rows `b d` (any length, not zero) every row of the batch loses its own direction.
+    generated tokens. With rows `b d` (any length, not zero) every row of the batch loses its own direction. Where the
+    stream itself goes through a norm, or on to another reader outside the blocks, what comes out is projected too.
     """
     unit = _for_stream(direction.unit if isinstance(direction, Direction) else equations.unit(direction), model)
     change = partial(equations.ablate, unit=unit)
@@ -37,9 +38,12 @@ def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
     with ExitStack() as stack:
         for block in blocks(model.network, row):
             stack.enter_context(_change_input(block, change))
-            for paths in row.sublayers:
-                if (sublayer := present(block, paths)) is not None:
-                    stack.enter_context(_change_output(sublayer, change))
+            shaped = stack.enter_context(_in_shape_of_stream(block, change))
+            for paths in (*row.sublayers, *row.through):
+                if (module := present(block, paths)) is not None:
+                    stack.enter_context(_change_output(module, shaped))
+        for module in outside(model.network, row):
+            stack.enter_context(_change_output(module, change))
         yield
 
 
@@ -70,8 +74,8 @@ def capture(
 
     Sites are TransformerLens' words, one of `SITES`. What is kept is as the model sees it: hooks entered earlier have
     acted on it. A second forward pass appends another round of layers. `positions` keeps only that slice of the
-    sequence axis. Raises BadInput for an unknown site, UnsupportedModel for
-    one that the model's blocks do not have.
+    sequence axis; of several streams side by side it is the one that the layers read. Raises BadInput for an unknown
+    site, UnsupportedModel for one that the model's blocks do not have.
     """
     kept: dict[str, list[Tensor]] = {site: [] for site in sites}
     row = model.architecture
@@ -82,28 +86,28 @@ def capture(
         yield kept
 
 
-def _watch(
-    block: nn.Module, row: Architecture, site: str, into: list[Tensor], positions: slice
-) -> AbstractContextManager[None]:
+@contextmanager
+def _watch(block: nn.Module, row: Architecture, site: str, into: list[Tensor], positions: slice) -> Iterator[None]:
     def keep(x: Tensor) -> Tensor:
-        into.append(x[:, positions])
+        stream = x[0] if x.ndim == 4 else x  # gemma3n: several streams, of which a row requires the first to be read
+        into.append(stream[:, positions].clone())  # a view would keep all of it, and falcon adds in place later
         return x
 
+    place = {"resid_mid": row.mid, **dict(zip(SUBLAYERS, row.sublayers, strict=False))}
     match site:
         case "resid_pre":
-            return _change_input(block, keep)
-        case "resid_mid" if row.mid:
-            return _change_input(block.get_submodule(row.mid), keep)
+            module, change = block, _change_input
         case "resid_post":
-            return _change_output(block, keep)
-        case "attn_out" | "mlp_out":
-            place = SUBLAYERS.index(site)
-            sublayer = present(block, row.sublayers[place]) if place < len(row.sublayers) else None
-            if sublayer is not None:
-                return _change_output(sublayer, keep)
-    if site in SITES:
+            module, change = block, _change_output
+        case "resid_mid" | "attn_out" | "mlp_out":
+            module = present(block, place[site]) if place.get(site) else None
+            change = _change_input if site == "resid_mid" else _change_output
+        case _:
+            raise BadInput(f"There is no site '{site}' to capture. Give some of {', '.join(SITES)}.")
+    if module is None:
         raise UnsupportedModel(f"The blocks of {row.model_types[0]} models have no {site}, so it cannot be captured.")
-    raise BadInput(f"There is no site '{site}' to capture. Give some of {', '.join(SITES)}.")
+    with _in_shape_of_stream(block, keep) as shaped, change(module, shaped):
+        yield
 
 
 def for_model(vector: Float[Tensor, "*n d"], model: ChatModel) -> Float[Tensor, "*n d"]:
@@ -148,3 +152,23 @@ def _change_output(module: nn.Module, change: Change) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def _in_shape_of_stream(block: nn.Module, change: Change) -> Iterator[Change]:
+    """Give a change that also serves the modules of a block that see all tokens in one row `(b s) d`.
+
+    Such are opt's MLP and some experts. The block's own input tells the shape.
+    """
+    shape: tuple[int, ...] = ()
+
+    def note(x: Tensor) -> Tensor:
+        nonlocal shape
+        shape = tuple(x.shape[-3:-1])
+        return x
+
+    def shaped(x: Tensor) -> Tensor:
+        return change(x) if x.ndim > 2 else change(x.unflatten(0, shape)).flatten(0, 1)
+
+    with _change_input(block, note):
+        yield shaped

@@ -9,7 +9,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from refusal.architectures import ROWS, Architecture, blocks, find
 from refusal.errors import BadInput, UnsupportedModel
@@ -186,13 +193,20 @@ def _choose_dtype(dtype: str, device: torch.device, choices: dict[str, str]) -> 
 def _load_network(path: str, dtype: Any, device: torch.device) -> Any:
     # `device_map` puts each weight straight on its device, without a second copy in main memory.
     arguments = {"dtype": dtype, "device_map": device, "output_loading_info": True}
-    network, found = _load(AutoModelForCausalLM, path, arguments)
+    auto = _auto_class(type(_load(AutoConfig, path, {})))
+    network, found = _load(auto, path, arguments)
     if found["missing_keys"]:  # transformers fills them with random numbers and a warning
         raise BadInput(
             f"'{path}' lacks {len(found['missing_keys'])} of the model's tensors, such as "
             f"{min(found['missing_keys'])}. Give a complete checkpoint of a causal language model."
         )
     return network
+
+
+def _auto_class(config: type) -> Any:
+    """Models that see are not all listed as causal language models, though their text side is one."""
+    text, images = AutoModelForCausalLM, AutoModelForImageTextToText
+    return images if config in images._model_mapping and config not in text._model_mapping else text
 
 
 def _load(auto: Any, path: str, arguments: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from refusal.architectures.families import ROWS
-from refusal.architectures.row import Architecture, Writer
+from refusal.architectures.row import Architecture, Writer, regex
 from refusal.errors import UnsupportedModel
 
 ADD_A_ROW = "To cover it, give load_model a row of your own (architecture=), or add one to refusal/architectures."
@@ -21,8 +21,9 @@ def find(network: nn.Module, rows: Sequence[Architecture] = ROWS) -> Architectur
     setting under which the family is laid out differently.
     """
     model_type = str(getattr(getattr(network, "config", None), "model_type", "unknown"))
-    for row in rows:
-        if model_type in row.model_types:
+    candidates = [row for row in rows if model_type in row.model_types]
+    for row in candidates:
+        if row is candidates[-1] or not _unmet(network, row):
             _check(network, row, model_type)
             return row
     known = ", ".join(sorted(name for row in rows for name in row.model_types))
@@ -35,6 +36,15 @@ def find(network: nn.Module, rows: Sequence[Architecture] = ROWS) -> Architectur
 def blocks(network: nn.Module, row: Architecture) -> list[nn.Module]:
     """Return the decoder blocks, first layer first."""
     return list(network.get_submodule(row.blocks).children())
+
+
+def outside(network: nn.Module, row: Architecture) -> list[nn.Module]:
+    """Return the modules outside the blocks whose output goes where no block's input covers it."""
+    return [
+        module
+        for name, module in network.named_modules()
+        if any(regex(pattern).fullmatch(name) for pattern in row.outside)
+    ]
 
 
 def present(block: nn.Module, paths: str) -> nn.Module | None:
@@ -59,14 +69,18 @@ def stream_width(network: nn.Module) -> int:
     return int(config.get_text_config().hidden_size)  # type: ignore[union-attr]
 
 
+def _unmet(network: nn.Module, row: Architecture) -> list[tuple[str, object, object]]:
+    """Return every setting for which the row does not hold: its name, as it is, as it would have to be."""
+    given = {setting: getattr(network.config, setting, wanted) for setting, wanted in row.requires.items()}
+    return [(setting, given[setting], wanted) for setting, wanted in row.requires.items() if given[setting] != wanted]
+
+
 def _check(network: nn.Module, row: Architecture, model_type: str) -> None:
-    for setting, wanted in row.requires.items():
-        given = getattr(network.config, setting, wanted)
-        if given != wanted:
-            raise UnsupportedModel(
-                f"This '{model_type}' model has {setting}={given!r}. The family is covered with {setting}={wanted!r} "
-                f"only, because its residual stream is another one otherwise. {ADD_A_ROW}"
-            )
+    for setting, given, wanted in _unmet(network, row):
+        raise UnsupportedModel(
+            f"This '{model_type}' model has {setting}={given!r}. The family is covered with {setting}={wanted!r} "
+            f"only, because its residual stream is another one otherwise. {ADD_A_ROW}"
+        )
     try:
         layers = blocks(network, row)
     except AttributeError as error:
