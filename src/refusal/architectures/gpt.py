@@ -26,6 +26,17 @@ GPT2 = Architecture(
     others=(*readers(H, "ln_[12]", "attn.c_attn", "mlp.c_fc"), *HEAD),
 )
 
+GPT_BIGCODE = replace(  # GPT-2 with Linear in place of Conv1D
+    GPT2,
+    model_types=("gpt_bigcode",),
+    writers=(
+        *table("transformer.wte"),
+        *table("transformer.wpe"),
+        *linear(f"{H}.attn.c_proj"),
+        *linear(f"{H}.mlp.c_proj"),
+    ),
+)
+
 QWEN1 = replace(  # the remote code that Qwen 1 checkpoints carry: GPT-2's names, Llama's block
     GPT2,
     model_types=("qwen",),
@@ -228,6 +239,7 @@ DBRX = Architecture(
 
 ROWS = (
     GPT2,
+    GPT_BIGCODE,
     QWEN1,
     GPTJ,
     GPT_NEOX,

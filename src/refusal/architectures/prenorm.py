@@ -30,6 +30,12 @@ LLAMA = Architecture(
         "smollm3",
         "ernie4_5",
         "seed_oss",
+        "arcee",
+        "cwm",
+        "helium",
+        "jais2",
+        "ministral",
+        "ministral3",
     ),
     blocks="model.layers",
     sublayers=("self_attn", "mlp"),
@@ -40,7 +46,7 @@ LLAMA = Architecture(
 
 PHI3 = replace(  # queries, keys and values in one matrix, gate and up projection in another
     LLAMA,
-    model_types=("phi3",),
+    model_types=("phi3", "glm"),
     others=(*READERS, *readers(BLOCK, "self_attn.qkv_proj", "mlp.gate_up_proj")),
 )
 
@@ -80,7 +86,16 @@ COHERE = replace(
 
 MOE = replace(  # experts lie in one tensor (expert, out, in); some blocks have a plain MLP instead
     LLAMA,
-    model_types=("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3"),
+    model_types=(
+        "mixtral",
+        "qwen2_moe",
+        "qwen3_moe",
+        "deepseek_v2",
+        "deepseek_v3",
+        "olmoe",
+        "glm4_moe",
+        "minimax_m2",
+    ),
     writers=(
         *LLAMA.writers,
         *tensor(f"{BLOCK}.mlp.experts.down_proj", -2),
@@ -98,12 +113,36 @@ MOE = replace(  # experts lie in one tensor (expert, out, in); some blocks have 
     ),
 )
 
+PHIMOE = replace(
+    MOE,
+    model_types=("phimoe",),
+    others=(*MOE.others, *readers(BLOCK, "mlp.router")),
+)
+
+COHERE_MOE = replace(MOE, model_types=("cohere2_moe",), mid="", note=COHERE.note)
+
+VAULT_GEMMA = replace(  # Gemma 2's names without its norms behind the sublayers
+    LLAMA,
+    model_types=("vaultgemma",),
+    mid="pre_feedforward_layernorm",
+    others=(*READERS, *readers(BLOCK, "pre_feedforward_layernorm")),
+)
+
 GRANITE_MOE = replace(
     LLAMA,
-    model_types=("granitemoe",),
-    sublayers=("self_attn", "block_sparse_moe"),
-    writers=(*EMBEDDING, *ATTENTION, *tensor(f"{BLOCK}.block_sparse_moe.experts.down_proj", -2)),
-    others=(*READERS, *readers(BLOCK, "block_sparse_moe.router"), f"{BLOCK}.block_sparse_moe.experts.gate_up_proj"),
+    model_types=("granitemoe", "granitemoeshared"),
+    sublayers=("self_attn", "block_sparse_moe", "shared_mlp"),
+    writers=(
+        *EMBEDDING,
+        *ATTENTION,
+        *tensor(f"{BLOCK}.block_sparse_moe.experts.down_proj", -2),
+        *linear(f"{BLOCK}.shared_mlp.output_linear"),
+    ),
+    others=(
+        *READERS,
+        *readers(BLOCK, "block_sparse_moe.router", "shared_mlp.input_linear"),
+        f"{BLOCK}.block_sparse_moe.experts.gate_up_proj",
+    ),
 )
 
 GPT_OSS = replace(  # experts (expert, in, out), each with a bias
@@ -171,6 +210,9 @@ ROWS = (
     STARCODER2,
     COHERE,
     MOE,
+    PHIMOE,
+    COHERE_MOE,
+    VAULT_GEMMA,
     GRANITE_MOE,
     GPT_OSS,
     LLAMA4,

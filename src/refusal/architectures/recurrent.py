@@ -23,7 +23,7 @@ def _biased(row: Architecture) -> Architecture:
 
 QWEN3_NEXT = replace(
     MOE,
-    model_types=("qwen3_next", "qwen3_5_text"),
+    model_types=("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
     sublayers=("self_attn|linear_attn", "mlp"),
     writers=(*MOE.writers, *linear(f"{BLOCK}.linear_attn.out_proj")),
     others=(
@@ -103,13 +103,14 @@ LFM2 = replace(
 )
 
 MAMBA2 = Architecture(
-    model_types=("mamba2",),
+    model_types=("mamba2", "mamba", "falcon_mamba"),
     blocks="backbone.layers",
     sublayers=("mixer",),
     mid="",
     writers=(*table("backbone.embeddings"), *linear("backbone.layers.*.mixer.out_proj")),
     others=(
         *readers("backbone.layers.*", "norm", "mixer.in_proj", "mixer.conv1d", "mixer.norm"),
+        *readers("backbone.layers.*.mixer", "x_proj", "dt_proj"),
         *(f"backbone.layers.*.mixer.{name}" for name in ("dt_bias", "A_log", "D")),
         "backbone.norm_f.*",
         "lm_head.*",
