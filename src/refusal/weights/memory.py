@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,7 +61,8 @@ def _edit(tensor: nn.Parameter, writer: Writer, how: Removal) -> None:
 
 def untie(network: PreTrainedModel) -> None:
     """Give the unembedding a matrix of its own, so that an edit of the embedding leaves it alone."""
-    embedding, unembedding = network.get_input_embeddings(), network.get_output_embeddings()
+    embedding: Any = network.get_input_embeddings()
+    unembedding: Any = network.get_output_embeddings()
     if unembedding.weight is embedding.weight:
         unembedding.weight = nn.Parameter(embedding.weight.detach().clone())
         network.config.get_text_config().tie_word_embeddings = False

@@ -1,0 +1,242 @@
+"""The intervention as a PEFT adapter: a small folder that loads beside the base model.
+
+Every edit of a matrix is a rank-one difference −along (readᵀW), so rank-one LoRA carries it without loss. PEFT itself
+says which tensors the folder has to hold: the adapter is injected into an empty copy of the network, and filled in.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from refusal import equations
+from refusal.architectures import Writer
+from refusal.direction import Direction
+from refusal.errors import BadInput, Unavailable, UnsupportedModel
+from refusal.interventions import for_model
+from refusal.model import ChatModel
+from refusal.records import write_bytes, write_text
+from refusal.weights.bias import carrier
+from refusal.weights.memory import removals
+from refusal.weights.removal import Removal
+
+PREFIX = "base_model.model."  # what PEFT puts before a module's name
+Pair = tuple[Tensor, Tensor]  # u, v of a difference u vᵀ, one a matrix of a stack: `[k] i`, `[k] o`
+TIED = (
+    "The base model's embedding and unembedding are one matrix. Beside the base model the adapter changes what the "
+    "embedding gives and leaves the unembedding alone, which is the intervention. Merged into the shared matrix it "
+    "would change both, which is not: untie the base model first (give `lm_head` a copy of the weight and set "
+    "`tie_word_embeddings` to false), or use a checkpoint export. Leave PEFT's `ensure_weight_tying` off."
+)
+BIASES = (
+    "LoRA matrices carry no bias, so the edited biases stand in the adapter whole (`bias: lora_only`). PEFT writes "
+    "them over the base model's own on loading, and `disable_adapter()` does not bring those back."
+)
+NO_MERGE = "The base model has no bias there: the adapter works beside it, and PEFT raises an error when it is merged."
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter folder does: the tensors of the base model that it changes, and what its user has to know."""
+
+    folder: Path
+    tensors: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@torch.no_grad()
+def export_lora(model: ChatModel, direction: Direction, out: Path | str) -> Adapter:
+    """Write directional ablation as a rank-one LoRA adapter (paper eq. 5): every writer, the embedding included.
+
+    The folder loads with `peft.PeftModel.from_pretrained(base, out)`. Its matrices are float32, whatever the model's
+    dtype. Raises BadInput for a direction of another width or a folder that holds something, UnsupportedModel for a
+    writer that an adapter cannot change, Unavailable without the package peft.
+    """
+    unit = for_model(direction.unit, model).cpu()
+    edits = {writer.name: (writer, how) for writer, how in removals(model, unit)}
+    parameter = model.network.get_parameter
+    biases = [name for name in edits if parameter(name).ndim == 1]
+    modules, parameters = _targets(model, [name for name in edits if name not in biases], biases)
+    config = _config(model, modules, parameters, bias="lora_only" if biases else "none")
+    tensors = _matrices(model, config, lambda name: _difference(parameter(name), *edits[name]))
+    for name in biases:
+        writer, how = edits[name]
+        path, _, last = name.rpartition(".")
+        tensors[f"{PREFIX}{path}.base_layer.{last}"] = how.edit(parameter(name).float().cpu(), writer.axis)
+    notes = [TIED] * _is_tied(model, modules) + [BIASES] * bool(biases)
+    what = "Directional ablation: the model writes nothing to its residual stream along one direction."
+    return _write(model, direction, config, tensors, Adapter(Path(out), tuple(edits), tuple(notes)), what)
+
+
+@torch.no_grad()
+def export_addition_lora(
+    model: ChatModel,
+    direction: Direction,
+    out: Path | str,
+    *,
+    coefficient: float = 1.0,
+    layer: int | None = None,
+) -> Adapter:
+    """Write activation addition as a LoRA adapter (paper eq. 3): a bias behind one module, its matrices zero.
+
+    At layer 0 a rank-one matrix adds c·r to every row of the embedding. Works where the base model has no bias, too.
+    Raises UnsupportedModel where no bias can carry it, and the errors of `export_lora`.
+    """
+    found = carrier(model, direction, coefficient=coefficient, layer=layer)
+    module = model.network.get_submodule(found.module)
+    if not isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+        raise UnsupportedModel(
+            f"Only the bias of '{found.module}' ({type(module).__name__}) could carry the addition, and LoRA has no "
+            "form for it. Use bake_addition, which adds to that bias."
+        )
+    config = _config(model, [found.module], [], lora_bias=not found.is_table)
+
+    def difference(_name: str) -> Pair:
+        rows, columns = module.weight.shape
+        if found.is_table:
+            return torch.ones(rows), found.vector
+        return torch.zeros(rows), torch.zeros(columns)
+
+    tensors = _matrices(model, config, difference)
+    if not found.is_table:
+        tensors[f"{PREFIX}{found.module}.lora_B.bias"] = found.vector
+    missing = not found.is_table and module.bias is None
+    notes = [TIED] * _is_tied(model, [found.module]) + [NO_MERGE] * missing
+    tensor = f"{found.module}.{'weight' if found.is_table else 'bias'}"
+    where = direction.layer if layer is None else layer
+    what = f"Activation addition: {coefficient:g} times one direction is added to the residual stream at layer {where}."
+    return _write(model, direction, config, tensors, Adapter(Path(out), (tensor,), tuple(notes)), what)
+
+
+def _targets(model: ChatModel, names: Sequence[str], biases: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split matrices into modules that PEFT wraps and bare parameters; biases have to stand beside the former."""
+    modules, parameters = [], []
+    for name in names:
+        path, _, last = name.rpartition(".")
+        module = model.network.get_submodule(path)
+        wrapped = last == "weight" and (isinstance(module, nn.Linear | Conv1D) or _is_table(module))
+        modules.append(path) if wrapped else parameters.append(name)
+    for name in (*parameters, *biases):
+        tensor = model.network.get_parameter(name)
+        if tensor.ndim not in (2, 3) and not (name in biases and name.rpartition(".")[0] in modules):
+            raise UnsupportedModel(
+                f"A LoRA adapter has no form for the edit of '{name}' (shape {tuple(tensor.shape)}), which writes to "
+                "the residual stream. Export a checkpoint instead."
+            )
+    return modules, parameters
+
+
+def _is_table(module: nn.Module) -> bool:
+    """Tell whether PEFT follows what an embedding does: a plain look-up, or one with a scale."""
+    plain = type(module).forward is nn.Embedding.forward
+    return isinstance(module, nn.Embedding) and (plain or isinstance(getattr(module, "embed_scale", None), Tensor))
+
+
+def _is_tied(model: ChatModel, modules: Sequence[str]) -> bool:
+    embedding: Any = model.network.get_input_embeddings()
+    unembedding: Any = model.network.get_output_embeddings()
+    edited = any(model.network.get_submodule(path) is embedding for path in modules)
+    return edited and unembedding.weight is embedding.weight
+
+
+def _difference(tensor: Tensor, writer: Writer, how: Removal) -> Pair:
+    """Return u and v of the edit W' − W = u vᵀ of a matrix, or of each matrix in a stack."""
+    wide = tensor.float().cpu()
+    seen = equations.project(wide if writer.axis == -1 else wide.mT, how.read)
+    along = how.along.expand(*seen.shape[:-1], -1)
+    return (-seen, along) if writer.axis == -1 else (-along, seen)
+
+
+def _config(
+    model: ChatModel, modules: list[str], parameters: list[str], *, bias: Any = "none", lora_bias: bool = False
+) -> Any:
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise Unavailable('LoRA adapters need the package peft: pip install "refusal[adapters]"') from error
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=1,
+        lora_alpha=1,
+        target_modules=modules,
+        target_parameters=parameters or None,
+        fan_in_fan_out=any(isinstance(model.network.get_submodule(path), Conv1D) for path in modules),
+        bias=bias,
+        lora_bias=lora_bias,
+        inference_mode=True,
+    )
+
+
+def _matrices(model: ChatModel, config: Any, difference: Callable[[str], Pair]) -> dict[str, Tensor]:
+    """Inject an empty adapter into an empty network, and return its matrices filled in, under PEFT's own names."""
+    from peft import get_peft_model
+    from peft.tuners.lora import LoraLayer
+
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ties and missing biases: our notes and errors say what follows from them
+        empty: Any = type(model.network)(model.network.config)
+        try:
+            tuned = get_peft_model(empty, config)
+        except ValueError as error:  # such as modules that their model's kernels go around
+            raise UnsupportedModel(f"PEFT has no adapter for {model.name}: {error}. Export a checkpoint.") from error
+    config.base_model_name_or_path = model.name  # PEFT has put the empty network's
+    tensors: dict[str, Tensor] = {}
+    for name, layer in tuned.named_modules():
+        if isinstance(layer, LoraLayer):
+            path = name.removeprefix(PREFIX).replace(".base_layer", "")
+            tensors |= _filled(name, layer, *difference(f"{path}.{getattr(layer, 'parameter_name', 'weight')}"))
+    return tensors
+
+
+def _filled(name: str, layer: Any, u: Float[Tensor, "*k i"], v: Float[Tensor, "*k o"]) -> dict[str, Tensor]:
+    """Return A and B of one layer, whose weight, as it lies in memory, gains u vᵀ (BA of an (out, in) matrix)."""
+    base = layer.get_base_layer()
+    table = isinstance(base, nn.Embedding) and not hasattr(layer, "parameter_name")
+    stack = u.ndim > 1
+    lies_in_out = table or isinstance(base, Conv1D) or (stack and getattr(base, "is_transposed", False))
+    out, inner = (v, u) if lies_in_out else (u, v)
+    a, b = inner.reshape(-1, inner.shape[-1]), out.reshape(-1, out.shape[-1]).mT
+    kind = "lora_embedding_{}" if table else "lora_{}.weight"
+    expected = [layer.lora_embedding_A, layer.lora_embedding_B] if table else [layer.lora_A, layer.lora_B]
+    shapes = [tuple(e["default"].shape if table else e["default"].weight.shape) for e in expected]
+    assert [tuple(a.shape), tuple(b.shape)] == shapes, f"{name}: {a.shape}, {b.shape} for PEFT's {shapes}"
+    # Copies: several layers may share r̂ itself, which safetensors refuses.
+    return {f"{name}.{kind.format('A')}": a.clone(), f"{name}.{kind.format('B')}": b.contiguous().clone()}
+
+
+def _write(
+    model: ChatModel, direction: Direction, config: Any, tensors: dict[str, Tensor], adapter: Adapter, what: str
+) -> Adapter:
+    folder = adapter.folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} holds something already. Give a new or empty folder for the adapter.")
+    write_bytes(folder / "adapter_model.safetensors", save(tensors, {"format": "pt"}))
+    settings = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    write_text(folder / "adapter_config.json", json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n")
+    write_text(folder / "README.md", _card(model, direction, adapter, what))
+    return adapter
+
+
+def _card(model: ChatModel, direction: Direction, adapter: Adapter, what: str) -> str:
+    digest = sha256(direction.vector.double().cpu().numpy().tobytes()).hexdigest()
+    front = f"---\nbase_model: {json.dumps(model.name)}\nlibrary_name: peft\ntags: [lora, refusal-direction]\n---\n"
+    lines = [
+        f"# Adapter of {model.name}",
+        f"{what} Made after *Refusal in Language Models Is Mediated by a Single Direction* (arXiv 2406.11717).",
+        f"Direction: layer {direction.layer}, position {direction.position}, length {direction.norm:.6g}, SHA-256 of "
+        f"its float64 bytes `{digest}`.",
+        "```python\nimport peft\nmodel = peft.PeftModel.from_pretrained(base, folder)\n```",
+        *adapter.notes,
+        f"## Tensors changed ({len(adapter.tensors)})",
+        "\n".join(f"- `{name}`" for name in adapter.tensors),
+    ]
+    return front + "\n" + "\n\n".join(lines) + "\n"
