@@ -38,7 +38,8 @@ def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
     with ExitStack() as stack:
         for block in blocks(model.network, row):
             stack.enter_context(_change_input(block, change))
-            shaped = stack.enter_context(_in_shape_of_stream(block, change))
+            shaped = _InShapeOfStream(change)
+            stack.enter_context(_change_input(block, shaped.note))
             for paths in (*row.sublayers, *row.through):
                 if (module := present(block, paths)) is not None:
                     stack.enter_context(_change_output(module, shaped))
@@ -88,11 +89,7 @@ def capture(
 
 @contextmanager
 def _watch(block: nn.Module, row: Architecture, site: str, into: list[Tensor], positions: slice) -> Iterator[None]:
-    def keep(x: Tensor) -> Tensor:
-        stream = x[0] if x.ndim == 4 else x  # gemma3n: several streams, of which a row requires the first to be read
-        into.append(stream[:, positions].clone())  # a view would keep all of it, and falcon adds in place later
-        return x
-
+    keep = partial(_keep, into, positions)
     place = {"resid_mid": row.mid, **dict(zip(SUBLAYERS, row.sublayers, strict=False))}
     match site:
         case "resid_pre":
@@ -106,8 +103,15 @@ def _watch(block: nn.Module, row: Architecture, site: str, into: list[Tensor], p
             raise BadInput(f"There is no site '{site}' to capture. Give some of {', '.join(SITES)}.")
     if module is None:
         raise UnsupportedModel(f"The blocks of {row.model_types[0]} models have no {site}, so it cannot be captured.")
-    with _in_shape_of_stream(block, keep) as shaped, change(module, shaped):
+    shaped = _InShapeOfStream(keep)
+    with _change_input(block, shaped.note), change(module, shaped):
         yield
+
+
+def _keep(into: list[Tensor], positions: slice, x: Tensor) -> Tensor:
+    stream = x[0] if x.ndim == 4 else x  # gemma3n: several streams, of which a row requires the first to be read
+    into.append(stream[:, positions].clone())  # a view would keep all of it, and falcon adds in place later
+    return x
 
 
 def for_model(vector: Float[Tensor, "*n d"], model: ChatModel) -> Float[Tensor, "*n d"]:
@@ -127,14 +131,27 @@ def _for_stream(vector: Tensor, model: ChatModel) -> Tensor:
     return vector[:, None, :] if vector.ndim == 2 else vector
 
 
+class _InShapeOfStream:
+    """A change that also serves modules of a block that see all tokens in one row `(b s) d`: opt's MLP, some experts.
+
+    The block's own input tells the shape.
+    """
+
+    def __init__(self, change: Change):
+        self.change = change
+        self.shape: tuple[int, ...] = ()
+
+    def note(self, x: Tensor) -> Tensor:
+        self.shape = tuple(x.shape[-3:-1])
+        return x
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.change(x) if x.ndim > 2 else self.change(x.unflatten(0, self.shape)).flatten(0, 1)
+
+
 @contextmanager
 def _change_input(module: nn.Module, change: Change) -> Iterator[None]:
-    def hook(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = module.register_forward_pre_hook(partial(_changed_input, change), with_kwargs=True)
     try:
         yield
     finally:
@@ -143,32 +160,19 @@ def _change_input(module: nn.Module, change: Change) -> Iterator[None]:
 
 @contextmanager
 def _change_output(module: nn.Module, change: Change) -> Iterator[None]:
-    def hook(_module: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        # A block may return a bare tensor or a tuple that begins with it.
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-    handle = module.register_forward_hook(hook)
+    handle = module.register_forward_hook(partial(_changed_output, change))
     try:
         yield
     finally:
         handle.remove()
 
 
-@contextmanager
-def _in_shape_of_stream(block: nn.Module, change: Change) -> Iterator[Change]:
-    """Give a change that also serves the modules of a block that see all tokens in one row `(b s) d`.
+def _changed_input(change: Change, _module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    if args:
+        return (change(args[0]), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
 
-    Such are opt's MLP and some experts. The block's own input tells the shape.
-    """
-    shape: tuple[int, ...] = ()
 
-    def note(x: Tensor) -> Tensor:
-        nonlocal shape
-        shape = tuple(x.shape[-3:-1])
-        return x
-
-    def shaped(x: Tensor) -> Tensor:
-        return change(x) if x.ndim > 2 else change(x.unflatten(0, shape)).flatten(0, 1)
-
-    with _change_input(block, note):
-        yield shaped
+def _changed_output(change: Change, _module: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | tuple:
+    # A module may return a bare tensor or a tuple that begins with it.
+    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
