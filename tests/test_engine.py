@@ -28,6 +28,15 @@ def test_a_plan_puts_like_lengths_together_longest_first(lengths, budget):
     assert flat == sorted(lengths, reverse=True)
 
 
+@given(LENGTHS, st.integers(40, 120))
+def test_without_padding_only_like_lengths_share_a_batch(lengths, budget):
+    batches = engine.plan(lengths, budget=budget, padding=False)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len({lengths[i] for i in batch}) == 1 for batch in batches)
+    if lengths and max(lengths) * len(lengths) <= budget:
+        assert len(batches) == len(set(lengths))
+
+
 def test_padding_is_on_the_left_and_masked():
     ids, mask, positions = engine.pad([[5, 6, 7], [8]], 0)
     assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]

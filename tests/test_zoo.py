@@ -15,7 +15,7 @@ from refusal.direction import Candidates, Direction
 from refusal.extraction import mean_difference
 from refusal.generation import generate
 from refusal.interventions import SITES, ablate, add, capture
-from refusal.model import ChatModel
+from refusal.model import ChatModel, load_model
 from refusal.refusal_tokens import RefusalTokens
 from refusal.selection import select_direction
 from refusal.weights import orthogonalize
@@ -295,6 +295,56 @@ def test_all_streams_of_several_lose_the_direction():
     assert len(before["all"]) == 3
     assert not component_free(before)
     assert component_free(after)
+
+
+def picture(kind: str) -> dict[str, torch.Tensor]:
+    """A prompt with an image in it, as each processor would give it."""
+    ids = torch.tensor([[5, 6, zoo.IMAGE_START, *[zoo.IMAGE] * 4, zoo.IMAGE_END, 9, 10]])
+    pixels = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    kinds = (ids == zoo.IMAGE).long()
+    match kind:
+        case "gemma3":
+            return {"input_ids": ids, "pixel_values": pixels, "token_type_ids": kinds}
+        case "mistral3":
+            return {"input_ids": ids, "pixel_values": pixels, "image_sizes": torch.tensor([[8, 8]])}
+        case _:
+            patches = {"pixel_values": pixels.reshape(16, 12), "image_grid_thw": torch.tensor([[1, 4, 4]])}
+            return {"input_ids": ids, **patches, "mm_token_type_ids": kinds.int()}
+
+
+@torch.no_grad()
+def seen(model: ChatModel, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, list[torch.Tensor]]]:
+    with capture(model, sites(model)) as kept:
+        return model.network(**inputs).logits, kept
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "mistral3", "qwen3_vl"])
+def test_images_write_nothing_along_the_direction_either(kind):
+    model, inputs = zoo.chat_model(kind), picture(kind)
+    plain_logits, before = seen(model, inputs)
+    assert all(found > 10 * floor for found, floor in components(before))
+    assert not same(seen(model, {**inputs, "pixel_values": inputs["pixel_values"] + 1})[0], plain_logits)  # it is seen
+    with ablate(model, direction()):
+        hooked, kept = seen(model, inputs)
+    assert component_free(kept)
+    baked, left = seen(edited(kind), inputs)
+    assert component_free(left)
+    assert same(baked, hooked) == (model.architecture.edit == EXACT)
+    image_writers = ("multi_modal_projector", "visual")
+    blind = [w for w in model.architecture.writers if not any(part in w.name for part in image_writers)]
+    others = (*model.architecture.others, "model.multi_modal_projector.**", "model.visual.**")
+    forgetful = orthogonalize(mistaken(kind, writers=tuple(blind), others=others), direction())
+    assert not component_free(seen(forgetful, inputs)[1])
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "mistral3", "qwen3_vl"])
+def test_a_model_that_sees_loads_from_its_folder(kind, tmp_path):
+    model = zoo.chat_model(kind)
+    model.network.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, device="cpu")
+    assert type(loaded.network) is type(model.network)
+    assert torch.equal(logits(loaded), untouched(kind))
 
 
 # Mistakes that the checks above have to catch.

@@ -186,7 +186,8 @@ def models(json: Json = False) -> None:
     from refusal.commands import model_families
 
     rows = model_families()
-    _print(rows, json, lambda: _table(rows))
+    shown = ("model_type", "only with", "weight edit", "blocks", "writers")
+    _print(rows, json, lambda: _table([{name: row[name] for name in shown} for row in rows]))
 
 
 def prompts(

@@ -32,10 +32,12 @@ def ablate(x: Float[Tensor, "*n d"], unit: Float[Tensor, "*r d"]) -> Float[Tenso
     return remove(x, read=unit, along=unit)
 
 
-def remove(x: Float[Tensor, "*n d"], read: Float[Tensor, "*r d"], along: Float[Tensor, "*r d"]) -> Float[Tensor, "*n d"]:
-    """Remove what `read` sees of x by moving along another vector: x' = x − along readᵀx; readᵀx' = 0 if readᵀalong = 1.
+def remove(
+    x: Float[Tensor, "*n d"], read: Float[Tensor, "*r d"], along: Float[Tensor, "*r d"]
+) -> Float[Tensor, "*n d"]:
+    """Remove what `read` sees of x by moving along another vector: x' = x − along readᵀx.
 
-    Ablation is the case of both being r̂. Same dtype out as in.
+    `read` then sees nothing, if readᵀalong = 1. Ablation is the case of both being r̂. Same dtype out as in.
     """
     wide = _wide(x)
     # In one step, because the product alone would have another layout than a transposed x, and be slow to subtract.

@@ -125,6 +125,11 @@ def for_model(vector: Float[Tensor, "*n d"], model: ChatModel) -> Float[Tensor, 
     return vector.to(model.device, torch.float32)
 
 
+def is_intervention(hook: Callable) -> bool:
+    """Tell whether a module's hook is one of ours."""
+    return isinstance(hook, partial) and hook.func in (_changed_input, _changed_output)
+
+
 def _for_stream(vector: Tensor, model: ChatModel) -> Tensor:
     """Prepare a direction for hidden states `b s d`: rows get a sequence axis."""
     vector = for_model(vector, model)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from refusal.architectures import Writer, writers
 from refusal.direction import Direction
 from refusal.errors import UnsupportedModel
-from refusal.interventions import for_model
+from refusal.interventions import for_model, is_intervention
 from refusal.model import ChatModel
 from refusal.weights.removal import Removal, removal
 
@@ -44,8 +44,9 @@ def copied(network: PreTrainedModel) -> PreTrainedModel:
     """Copy a network without the interventions that may be active around it: a copied hook could never be removed."""
     made = deepcopy(network)
     for module in made.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if is_intervention(hook)]:  # transformers has hooks too
+                del hooks[key]
     return made
 
 
