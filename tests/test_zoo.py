@@ -259,6 +259,29 @@ def test_extraction_selection_and_generation_run(kind):
     assert [answer.tokens for answer in answers] == [NEW, NEW] or any(answer.finished for answer in answers)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in zoo.KINDS if kind.endswith("biased")]
+    + [
+        "rwkv",
+        "recurrent_gemma",
+        "gpt2",
+        "xglm",
+        "hunyuan_v1_dense",
+        "jamba",
+        "mamba2",
+        "qwen3_next",
+        "gpt_oss",
+        "qwen",
+    ],
+)
+def test_answers_to_a_batch_are_those_to_one_prompt_at_a_time(kind):
+    model = zoo.chat_model(kind)
+    alone = [generate(model, [prompt], max_new_tokens=5)[0] for prompt in PROMPTS]
+    assert generate(model, PROMPTS, max_new_tokens=5) == alone
+    assert len({answer.response for answer in alone}) > 1  # prompts do matter
+
+
 @pytest.mark.parametrize("kind", ["llama", "opt", "llama4_text", "gpt_oss", "gemma3n_text", "jetmoe"])
 def test_every_row_of_a_batch_can_lose_a_direction_of_its_own(kind):
     model = zoo.chat_model(kind)

@@ -26,7 +26,7 @@ def find(network: nn.Module, rows: Sequence[Architecture] = ROWS) -> Architectur
         if row is candidates[-1] or not _unmet(network, row):
             _check(network, row, model_type)
             return row
-    known = ", ".join(sorted(name for row in rows for name in row.model_types))
+    known = ", ".join(sorted({name for row in rows for name in row.model_types}))
     raise UnsupportedModel(
         f"The architecture '{model_type}' is not covered, so where it writes to the residual stream is unknown and "
         f"nothing is guessed. Covered: {known}. {ADD_A_ROW}"
