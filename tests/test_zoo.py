@@ -266,7 +266,6 @@ def test_extraction_selection_and_generation_run(kind):
         "rwkv",
         "recurrent_gemma",
         "gpt2",
-        "biogpt",
         "hunyuan_v1_dense",
         "jamba",
         "mamba2",
