@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import tiny
+import zoo
 from refusal import engine
 from refusal.direction import Direction
 from refusal.errors import BadInput, UnsupportedModel
@@ -46,6 +47,38 @@ def test_a_baked_addition_gives_the_logits_of_the_hook(family, layer):
     assert not close(logits(model), hooked)
     assert close(logits(baked), hooked)
     assert f".{layer - 1}." in baked.choices["addition"] or layer == 0
+
+
+NORMED = {"gemma2", "gemma3", "gemma3_text", "gemma3n_text", "olmo2", "olmo3", "exaone4", "glm4", "minimax"}
+GATED = {
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "qwen3_next",
+    "qwen3_5_moe_text",
+    "granitemoe",
+    "gpt_oss",
+    "jetmoe",
+    "dbrx",
+}
+GATED |= {"olmoe", "minimax_m2", "phimoe", "rwkv"}
+READ_TWICE = {"gemma3n_text", "zamba2"}  # other layers read the embeddings, too
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_every_covered_family_carries_it_or_is_refused(kind):
+    model = zoo.chat_model(kind)
+    tokens = [model.encode(tiny.PROMPTS[1])]
+    for layer, without in ((0, READ_TWICE), (1, NORMED | GATED)):
+        direction = tiny.direction(model, layer=layer)
+        if kind.split()[0] in without:
+            with pytest.raises(UnsupportedModel, match="normalised, gated or read again"):
+                bake_addition(model, direction)
+            continue
+        base, baked = engine.forward(model, tokens), engine.forward(bake_addition(model, direction), tokens)
+        with add(model, direction):
+            hooked = engine.forward(model, tokens)
+        assert (baked - hooked).abs().max() < 1e-3 * (hooked - base).abs().max()
 
 
 def test_the_families_of_the_paper_all_carry_it():

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
+import zoo
 from refusal import engine
 from refusal.architectures import Architecture, Writer, writers
 from refusal.direction import Direction
@@ -143,6 +144,29 @@ def test_a_bfloat16_model_gets_float32_matrices(tmp_path):
     adapted, _ = beside(load_model(tiny.network().bfloat16(), tiny.tokenizer()), tmp_path)
     effect, off = (hooked - logits(model)).abs().max(), (hooked - logits(adapted)).abs().max()
     assert off < 0.1 * effect  # what is left is bfloat16's rounding
+
+
+# Where PEFT has no form: biases without a matrix, kernels that go around the module, tensors read from outside it.
+NO_FORM = {"jetmoe", "bloom", "rwkv", "dbrx", "mamba", "mamba2", "falcon_mamba", "falcon_h1"}
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_every_covered_family_has_an_adapter_or_a_refusal(kind, tmp_path):
+    model = zoo.chat_model(kind)
+    direction = tiny.direction(model)
+    tokens = [model.encode(tiny.PROMPTS[1])]
+    before = {id(module) for module in model.network.modules()}
+    if kind.split()[0] in NO_FORM:
+        with pytest.raises(UnsupportedModel, match="Export a checkpoint"):
+            export_lora(model, direction, tmp_path)
+    else:
+        export_lora(model, direction, tmp_path)
+        adapted, _ = beside(load_model(zoo.network(kind), tiny.tokenizer()), tmp_path)
+        base, edited = engine.forward(model, tokens), engine.forward(orthogonalize(model, direction), tokens)
+        effect = (edited - base).abs().max()
+        assert effect > 0.01
+        assert (engine.forward(adapted, tokens) - edited).abs().max() < 1e-3 * effect
+    assert {id(module) for module in model.network.modules()} == before
 
 
 # --- experts in one tensor --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from refusal import engine, equations
 from refusal.architectures import writers
 from refusal.direction import Direction
 from refusal.errors import BadInput, UnsupportedModel
-from refusal.interventions import capture, for_model
+from refusal.interventions import add, capture, for_model
 from refusal.model import PROBES, ChatModel
 from refusal.weights.memory import copied, untie
 
@@ -145,28 +145,36 @@ def _candidates(model: ChatModel, layer: int) -> list[str]:
 
 
 def _arrives(model: ChatModel, module: nn.Module, tokens: engine.Tokens, layer: int) -> float | None:
-    """Return how many times a vector behind the module arrives at the layer's input; None if not whole, or unevenly."""
-    before = _stream(model, tokens, layer)
+    """Return how many times a vector behind the module arrives at the layer's input; None where it is not the hook's.
+
+    It has to arrive whole and at every position, and nothing else may read it: the logits have to be the hook's, too.
+    """
+    before, base = _stream(model, tokens, layer)
     probe = torch.linspace(-1, 1, before.shape[-1]) * before.abs().max()
     with _behind(module, probe):
-        change = _stream(model, tokens, layer) - before
+        after, said = _stream(model, tokens, layer)
+    change = after - before
     scale = float(equations.project(change, equations.unit(probe)).mean() / probe.norm())
     left = (change - scale * probe).norm(dim=-1).max()
-    precision = torch.finfo(model.network.dtype).eps * ROUNDINGS
-    size = before.norm(dim=-1).max() + abs(scale) * probe.norm()
-    if scale == 0 or left > precision * size:
+    eps = torch.finfo(model.network.dtype).eps
+    rounding = ROUNDINGS * eps * (before.norm(dim=-1).max() + abs(scale) * probe.norm())
+    if scale == 0 or left > rounding:
         return None
-    return 1.0 if abs(scale - 1) * probe.norm() <= precision * size else scale
+    with add(model, Direction(probe, layer, -1), coefficient=scale):
+        hooked = _stream(model, tokens, layer)[1]
+    if (said - hooked).abs().max() > 2 * eps**0.5 * (hooked - base).abs().max():
+        return None
+    return 1.0 if abs(scale - 1) * probe.norm() <= rounding else scale
 
 
-def _stream(model: ChatModel, tokens: engine.Tokens, layer: int) -> Float[Tensor, "n d"]:
-    """Return resid_pre of one layer at every real token."""
-    rows = []
+def _stream(model: ChatModel, tokens: engine.Tokens, layer: int) -> tuple[Float[Tensor, "*n d"], Float[Tensor, "b v"]]:
+    """Return resid_pre of one layer at every real token, and the logits of the last."""
+    rows, logits = [], []
     for sequence in tokens:  # one at a time: no padding, whose stream means nothing
         with capture(model) as kept:
-            engine.forward(model, [sequence])
+            logits.append(engine.forward(model, [sequence]).cpu())
         rows.append(kept["resid_pre"][layer][0].float().cpu())
-    return torch.cat(rows)
+    return torch.cat(rows), torch.cat(logits)
 
 
 @contextmanager

@@ -6,9 +6,8 @@ says which tensors the folder has to hold: the adapter is injected into an empty
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,20 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from refusal import equations
+from refusal import engine, equations
 from refusal.architectures import Writer
 from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable, UnsupportedModel
 from refusal.interventions import for_model
-from refusal.model import ChatModel
+from refusal.model import PROBES, ChatModel
 from refusal.records import write_bytes, write_text
 from refusal.weights.bias import carrier
+from refusal.weights.card import direction_hash
 from refusal.weights.memory import removals
 from refusal.weights.removal import Removal
 
 PREFIX = "base_model.model."  # what PEFT puts before a module's name
+Layer = tuple[str, Any]  # PEFT's name of one of its layers, and the layer
 Pair = tuple[Tensor, Tensor]  # u, v of a difference u vᵀ, one a matrix of a stack: `[k] i`, `[k] o`
 TIED = (
     "The base model's embedding and unembedding are one matrix. Beside the base model the adapter changes what the "
@@ -66,8 +67,11 @@ def export_lora(model: ChatModel, direction: Direction, out: Path | str) -> Adap
     parameter = model.network.get_parameter
     biases = [name for name in edits if parameter(name).ndim == 1]
     modules, parameters = _targets(model, [name for name in edits if name not in biases], biases)
-    config = _config(model, modules, parameters, bias="lora_only" if biases else "none")
-    tensors = _matrices(model, config, lambda name: _difference(parameter(name), *edits[name]))
+    config, layers = _injected(model, modules, parameters, bias="lora_only" if biases else "none")
+    _check_called(model, layers)
+    tensors: dict[str, Tensor] = {}
+    for name, (path, layer) in layers.items():
+        tensors |= _filled(path, layer, *_difference(parameter(name), *edits[name]))
     for name in biases:
         writer, how = edits[name]
         path, _, last = name.rpartition(".")
@@ -98,15 +102,12 @@ def export_addition_lora(
             f"Only the bias of '{found.module}' ({type(module).__name__}) could carry the addition, and LoRA has no "
             "form for it. Use bake_addition, which adds to that bias."
         )
-    config = _config(model, [found.module], [], lora_bias=not found.is_table)
-
-    def difference(_name: str) -> Pair:
-        rows, columns = module.weight.shape
-        if found.is_table:
-            return torch.ones(rows), found.vector
-        return torch.zeros(rows), torch.zeros(columns)
-
-    tensors = _matrices(model, config, difference)
+    modules, parameters = _targets(model, [f"{found.module}.weight"], [])
+    config, layers = _injected(model, modules, parameters, lora_bias=not found.is_table)
+    ((path, layer_of_peft),) = layers.values()
+    rows, columns = module.weight.shape
+    pair = (torch.ones(rows), found.vector) if found.is_table else (torch.zeros(rows), torch.zeros(columns))
+    tensors = _filled(path, layer_of_peft, *pair)
     if not found.is_table:
         tensors[f"{PREFIX}{found.module}.lora_B.bias"] = found.vector
     missing = not found.is_table and module.bias is None
@@ -156,45 +157,80 @@ def _difference(tensor: Tensor, writer: Writer, how: Removal) -> Pair:
     return (-seen, along) if writer.axis == -1 else (-along, seen)
 
 
-def _config(
-    model: ChatModel, modules: list[str], parameters: list[str], *, bias: Any = "none", lora_bias: bool = False
-) -> Any:
+def _injected(
+    model: ChatModel, modules: Sequence[str], parameters: Sequence[str], *, bias: Any = "none", lora_bias: bool = False
+) -> tuple[Any, dict[str, Layer]]:
+    """Inject an empty adapter into an empty network: PEFT's settings, and its name and layer for every tensor."""
     try:
-        from peft import LoraConfig
+        from peft import LoraConfig, get_peft_model
+        from peft.tuners.lora import LoraLayer
     except ImportError as error:
         raise Unavailable('LoRA adapters need the package peft: pip install "refusal[adapters]"') from error
-    return LoraConfig(
+    config = LoraConfig(
         task_type="CAUSAL_LM",
         r=1,
         lora_alpha=1,
-        target_modules=modules,
-        target_parameters=parameters or None,
+        target_modules=list(modules),
+        target_parameters=list(parameters) or None,
         fan_in_fan_out=any(isinstance(model.network.get_submodule(path), Conv1D) for path in modules),
         bias=bias,
         lora_bias=lora_bias,
         inference_mode=True,
     )
-
-
-def _matrices(model: ChatModel, config: Any, difference: Callable[[str], Pair]) -> dict[str, Tensor]:
-    """Inject an empty adapter into an empty network, and return its matrices filled in, under PEFT's own names."""
-    from peft import get_peft_model
-    from peft.tuners.lora import LoraLayer
-
+    network: Any = model.network
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ties and missing biases: our notes and errors say what follows from them
-        empty: Any = type(model.network)(model.network.config)
         try:
-            tuned = get_peft_model(empty, config)
+            tuned = get_peft_model(type(network)(network.config), config)
         except ValueError as error:  # such as modules that their model's kernels go around
             raise UnsupportedModel(f"PEFT has no adapter for {model.name}: {error}. Export a checkpoint.") from error
     config.base_model_name_or_path = model.name  # PEFT has put the empty network's
-    tensors: dict[str, Tensor] = {}
+    layers: dict[str, Layer] = {}
     for name, layer in tuned.named_modules():
         if isinstance(layer, LoraLayer):
             path = name.removeprefix(PREFIX).replace(".base_layer", "")
-            tensors |= _filled(name, layer, *difference(f"{path}.{getattr(layer, 'parameter_name', 'weight')}"))
-    return tensors
+            layers[f"{path}.{getattr(layer, 'parameter_name', 'weight')}"] = name, layer
+    lost = [path for path in modules if f"{path}.weight" not in layers]
+    if lost and not lora_bias:
+        # In mixture models PEFT takes a module that is called as the experts' matrices once were for those.
+        kept = [path for path in modules if path not in lost]
+        return _injected(model, kept, [*parameters, *(f"{path}.weight" for path in lost)], bias=bias)
+    wrong = layers.keys() ^ {*(f"{path}.weight" for path in modules), *parameters}
+    if wrong:
+        raise UnsupportedModel(
+            f"PEFT makes another adapter of {model.name} than it was asked for: it differs in {min(wrong)}. "
+            "Export a checkpoint instead."
+        )
+    return config, layers
+
+
+class _Wrapped(nn.Module):
+    """Stand in a module's place as PEFT's wrapper of bare parameters does: it can be called, and no more."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+def _check_called(model: ChatModel, layers: Mapping[str, Layer]) -> None:
+    """Refuse bare parameters of a module that the network reads without calling it: there PEFT cannot change them."""
+    paths = {name.rpartition(".")[0] for name, (_, layer) in layers.items() if hasattr(layer, "parameter_name")}
+    inner = {path: model.network.get_submodule(path) for path in paths}
+    try:
+        for path, module in inner.items():
+            model.network.set_submodule(path, _Wrapped(module))
+        engine.forward(model, [model.encode(PROBES[0])])
+    except AttributeError as error:
+        raise UnsupportedModel(
+            f"The network of {model.name} reads tensors of a module such as '{min(paths)}' without calling it, so PEFT "
+            "cannot change them. Export a checkpoint instead."
+        ) from error
+    finally:
+        for path, module in inner.items():
+            model.network.set_submodule(path, module)
 
 
 def _filled(name: str, layer: Any, u: Float[Tensor, "*k i"], v: Float[Tensor, "*k o"]) -> dict[str, Tensor]:
@@ -227,13 +263,12 @@ def _write(
 
 
 def _card(model: ChatModel, direction: Direction, adapter: Adapter, what: str) -> str:
-    digest = sha256(direction.vector.double().cpu().numpy().tobytes()).hexdigest()
     front = f"---\nbase_model: {json.dumps(model.name)}\nlibrary_name: peft\ntags: [lora, refusal-direction]\n---\n"
     lines = [
         f"# Adapter of {model.name}",
         f"{what} Made after *Refusal in Language Models Is Mediated by a Single Direction* (arXiv 2406.11717).",
         f"Direction: layer {direction.layer}, position {direction.position}, length {direction.norm:.6g}, SHA-256 of "
-        f"its float64 bytes `{digest}`.",
+        f"its values as float64 `{direction_hash(direction)}`.",
         "```python\nimport peft\nmodel = peft.PeftModel.from_pretrained(base, folder)\n```",
         *adapter.notes,
         f"## Tensors changed ({len(adapter.tensors)})",
