@@ -6,11 +6,9 @@ from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from refusal.config import RunConfig
 from refusal.direction import Candidates, Direction
@@ -20,6 +18,7 @@ from refusal.judges.read import read_completions
 from refusal.records import Run, file_hash, write_json, write_rows
 from refusal.results import summarize
 from refusal.rule import choose, read_scores
+from refusal.weights.reading import load_tensor
 
 SCORES = "select_direction/direction_evaluations.json"
 MEANS = "generate_directions/mean_diffs.pt"
@@ -88,9 +87,9 @@ def _tensors(source: Path, name: str, position: int, layer: int) -> dict[str, Wr
     origin = {"model": name, "imported": "official run; `harmful` holds mean differences, `harmless` zeros"}
     found: dict[str, Writer] = {}
     if (source / "direction.pt").exists():
-        found["direction.safetensors"] = Direction(_tensor(source / "direction.pt"), layer, position, origin).save
+        found["direction.safetensors"] = Direction(load_tensor(source / "direction.pt"), layer, position, origin).save
     if (source / MEANS).exists():
-        differences = _tensor(source / MEANS)
+        differences = load_tensor(source / MEANS)
         tokens = ("",) * differences.shape[0]
         found["candidates.safetensors"] = Candidates(differences, torch.zeros_like(differences), tokens, origin).save
     return found
@@ -112,22 +111,6 @@ def _completions(source: Path) -> dict[str, Writer]:
 def _losses(source: Path) -> dict[str, Writer]:
     losses = {path.stem.split("_")[0]: _json(path) for path in sorted((source / "loss_evals").glob("*.json"))}
     return {"losses.json": partial(write_json, value=losses)} if losses else {}
-
-
-def _tensor(path: Path) -> Tensor:
-    """Load one tensor without running code; cloned, because the file holds the whole storage it is a view of."""
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        raise BadInput(
-            f"Cannot read {path}: it is not a tensor that loads without running code. "
-            "Expected a .pt file of the official code."
-        ) from error
-    if not isinstance(value, Tensor):
-        raise BadInput(
-            f"{path} holds a {type(value).__name__}, not a tensor. Expected a .pt file of the official code."
-        )
-    return value.clone()
 
 
 def _json(path: Path) -> Any:
