@@ -233,6 +233,10 @@ def projections(tree: ast.AST) -> list[str]:
             left, right = node.target, node.value
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
             left, right = node.left, node.right
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2].startswith("addcmul"):
+            method = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) != "torch"
+            left, *factors = [node.func.value, *node.args] if method else node.args
+            right = ast.BinOp(factors[0], ast.Mult(), factors[1])
         else:
             continue
         outer = [inner for inner in ast.walk(right) if _multiplies(inner)]
@@ -256,6 +260,8 @@ def test_the_projection_check_finds_every_usual_spelling_and_the_one_in_equation
         "weight - torch.outer(r, r @ weight)",
         "x - torch.einsum('bd,d,e->be', x, r, r) * project(x, r)",
         "along = x @ r\ny = x - along[:, None] * r",
+        "x.addcmul((x @ r)[..., None], r, value=-1)",
+        "torch.addcmul(x, project(x, r)[..., None], r, value=-1)",
     ]
     assert [code for code in spellings if not projections(ast.parse(code))] == []
     assert len(projections(TREES[SOURCE / "equations.py"])) == 1

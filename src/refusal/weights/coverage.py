@@ -7,6 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from refusal.architectures import Architecture, Writer, writers
 from refusal.direction import Direction
 from refusal.errors import BadInput
@@ -102,6 +104,7 @@ class Coverage:
         ]
 
 
+@torch.no_grad()
 def coverage(
     model: ChatModel | str | Path,
     direction: Direction | None = None,
