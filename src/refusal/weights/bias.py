@@ -147,7 +147,7 @@ def _candidates(model: ChatModel, layer: int) -> list[str]:
 def _arrives(model: ChatModel, module: nn.Module, tokens: engine.Tokens, layer: int) -> float | None:
     """Return how many times a vector behind the module arrives at the layer's input; None where it is not the hook's.
 
-    It has to arrive whole and at every position, and nothing else may read it: the logits have to be the hook's, too.
+    Were it normalised, gated or read by something else, the logits would not be those of the hook at that multiple.
     """
     before, base = _stream(model, tokens, layer)
     probe = torch.linspace(-1, 1, before.shape[-1]) * before.abs().max()
@@ -155,10 +155,9 @@ def _arrives(model: ChatModel, module: nn.Module, tokens: engine.Tokens, layer: 
         after, said = _stream(model, tokens, layer)
     change = after - before
     scale = float(equations.project(change, equations.unit(probe)).mean() / probe.norm())
-    left = (change - scale * probe).norm(dim=-1).max()
     eps = torch.finfo(model.network.dtype).eps
     rounding = ROUNDINGS * eps * (before.norm(dim=-1).max() + abs(scale) * probe.norm())
-    if scale == 0 or left > rounding:
+    if scale == 0:
         return None
     with add(model, Direction(probe, layer, -1), coefficient=scale):
         hooked = _stream(model, tokens, layer)[1]
