@@ -13,7 +13,7 @@ from refusal.direction import Direction
 from refusal.errors import BadInput
 from refusal.weights import orthogonalize
 from refusal.weights.checkpoint import export_checkpoint
-from refusal.weights.coverage import coverage
+from refusal.weights.covering import coverage
 
 DIRECTION = tiny.direction(tiny.shared())
 ROUNDING = 1e-6  # of a share, in float32

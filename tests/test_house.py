@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(["interventions", "engine"], 3),
     **dict.fromkeys(["extraction", "refusal_tokens", "selection", "generation", "judges", "weights", "losses"], 4),
     **dict.fromkeys(["capabilities", "mechanism"], 4),
-    **dict.fromkeys(["study", "pipeline", "official"], 5),
+    **dict.fromkeys(["study", "pipeline", "official", "exports"], 5),
     **dict.fromkeys(["svg", "figures", "report", "explorer"], 6),
     **dict.fromkeys(["commands", "cli"], 7),
 }

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from refusal.architectures import Architecture
     from refusal.config import RunConfig
     from refusal.direction import Candidates, Direction
     from refusal.errors import RefusalError
@@ -21,11 +22,22 @@ if TYPE_CHECKING:
     from refusal.refusal_tokens import find_refusal_tokens
     from refusal.rule import Limits
     from refusal.selection import select_direction
-    from refusal.weights import orthogonalize
+    from refusal.weights import (
+        bake_addition,
+        coverage,
+        export_checkpoint,
+        export_control_vector,
+        export_lora,
+        load_direction,
+        orthogonalize,
+        recover_direction,
+        verify_export,
+    )
 
 __version__ = version("refusal")
 
 _HOMES = {
+    "Architecture": "architectures",
     "Candidates": "direction",
     "ChatModel": "model",
     "Completion": "generation",
@@ -37,19 +49,28 @@ _HOMES = {
     "RunConfig": "config",
     "ablate": "interventions",
     "add": "interventions",
+    "bake_addition": "weights",
     "capture": "interventions",
+    "coverage": "weights",
+    "export_checkpoint": "weights",
+    "export_control_vector": "weights",
+    "export_lora": "weights",
     "filter_prompts": "extraction",
     "find_refusal_tokens": "refusal_tokens",
     "generate": "generation",
     "judge": "judges",
+    "load_direction": "weights",
     "load_model": "model",
     "load_prompts": "prompts",
     "mean_difference": "extraction",
     "orthogonalize": "weights",
+    "recover_direction": "weights",
     "run": "pipeline",
     "select_direction": "selection",
+    "verify_export": "weights",
 }
 __all__ = [
+    "Architecture",
     "Candidates",
     "ChatModel",
     "Completion",
@@ -61,17 +82,25 @@ __all__ = [
     "RunConfig",
     "ablate",
     "add",
+    "bake_addition",
     "capture",
+    "coverage",
+    "export_checkpoint",
+    "export_control_vector",
+    "export_lora",
     "filter_prompts",
     "find_refusal_tokens",
     "generate",
     "judge",
+    "load_direction",
     "load_model",
     "load_prompts",
     "mean_difference",
     "orthogonalize",
+    "recover_direction",
     "run",
     "select_direction",
+    "verify_export",
 ]
 
 

@@ -25,7 +25,8 @@ Model = Annotated[Positional[str], arg(metavar="MODEL", help='Hugging Face id or
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder.")]
 Output = Annotated[Path, arg(aliases=["-o"], help="File to write.")]
 Out = Annotated[Path, arg(help="Folder to write.")]
-Saved = Annotated[Path, arg(help="Direction saved by `refusal find` or `refusal run`.")]
+Saved = Annotated[Path, arg(help="Direction file: ours, the official direction.pt, .gguf, or a steered .pt.")]
+Layer = Annotated[int | None, arg(help="Layer to add at, where it is not the direction's own.")]
 Coefficient = Annotated[float, arg(help="Multiple of the direction that is added.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
 
@@ -66,6 +67,7 @@ def ask(
     prompt: Annotated[Positional[str], arg(metavar="PROMPT", help="Instruction, without a chat template.")],
     direction: Saved,
     coefficient: Coefficient = 1.0,
+    layer: Layer = None,
     json: Json = False,
 ) -> None:
     """Print a model's answer to one prompt: plain, with the direction ablated, and with it added.
@@ -73,16 +75,16 @@ def ask(
     Example: refusal ask organism "Explain how to brew a red jam." --direction direction.safetensors
     """
     from refusal import interventions
-    from refusal.direction import Direction
     from refusal.generation import generate
     from refusal.model import load_model
+    from refusal.weights import load_direction
 
     _quiet()
-    chat, found, answers = load_model(model), Direction.load(direction), {}
+    chat, found, answers = load_model(model), load_direction(direction), {}
     answers["plain"] = generate(chat, [prompt])[0].response
     with interventions.ablate(chat, found):
         answers["ablated"] = generate(chat, [prompt])[0].response
-    with interventions.add(chat, found, coefficient=coefficient):
+    with interventions.add(chat, found, coefficient=coefficient, layer=layer):
         answers["added"] = generate(chat, [prompt])[0].response
     _print(answers, json, lambda: _pairs(answers))
 
@@ -141,6 +143,80 @@ def select(
     limits = Limits(max_kl=max_kl, min_induce=min_induce, prune_layers=prune_layers)
     summary = choose(read_scores(scores), layers, limits=limits).summary()
     _print(summary, json, lambda: _pairs(summary))
+
+
+def export(
+    model: Model,
+    direction: Saved,
+    out: Annotated[Path, arg(help="Folder to write; a file for gguf and steered.")],
+    form: Annotated[Literal["checkpoint", "lora", "gguf", "steered"], arg(name="as", help="Form.")] = "checkpoint",
+    intervention: Annotated[
+        Literal["ablation", "addition"] | None, arg(help="Ablation if the form can hold it, else addition.")
+    ] = None,
+    coefficient: Coefficient = 1.0,
+    layer: Layer = None,
+    tied: Annotated[Literal["untie", "refuse"], arg(help="What to do with tied embeddings.")] = "untie",
+    incomplete_ok: Annotated[bool, arg(help="Go on where not everything can be edited; the card says so.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a model with the intervention built in: a checkpoint, a LoRA adapter, a control vector, a steering file.
+
+    Example: refusal export organism --direction direction.safetensors --as checkpoint --out edited
+    """
+    from refusal import exports
+
+    _quiet()
+    made = exports.export(
+        model,
+        direction,
+        form,
+        out,
+        intervention=intervention,
+        coefficient=coefficient,
+        layer=layer,
+        tied=tied,
+        incomplete_ok=incomplete_ok,
+    )
+    _print(made, json, lambda: _pairs(exports.headlines(made)))
+
+
+def verify_export(
+    model: Model,
+    exported: Annotated[Positional[Path], arg(metavar="EXPORT", help="Exported checkpoint or LoRA folder.")],
+    direction: Saved,
+    prompts: Annotated[str, arg(help="Prompt set or file.")] = "harmful",
+    n: Annotated[int, arg(help="How many of its prompts.")] = 32,
+    max_new_tokens: Annotated[int, arg(help="Tokens of an answer that are compared.")] = 32,
+    layer: Layer = None,
+    json: Json = False,
+) -> None:
+    """Hold an export against ablation hooks: logits and greedy tokens beside the effect's own size; exit 1 if it fails.
+
+    Example: refusal verify-export organism edited --direction direction.safetensors
+    """
+    from refusal import exports
+
+    _quiet()
+    proof = exports.verify(model, exported, direction, prompts=prompts, n=n, max_new_tokens=max_new_tokens, layer=layer)
+    _print(proof, json, lambda: _pairs(proof))
+    if not proof["holds"]:
+        sys.exit(1)
+
+
+def audit(
+    base: Annotated[Positional[str], arg(metavar="BASE", help="Checkpoint folder or Hub id.")],
+    edited: Annotated[Positional[str], arg(metavar="EDITED", help="What was made of it.")],
+    output: Annotated[Path | None, arg(aliases=["-o"], help="File for the recovered direction.")] = None,
+    json: Json = False,
+) -> None:
+    """Ask whether a checkpoint was edited: recover the removed direction from its difference to the base model.
+
+    Example: refusal audit organism edited -o recovered.safetensors
+    """
+    from refusal import exports
+
+    found = exports.audit(base, edited, output)
+    _print(found, json, lambda: _pairs(found))
 
 
 def report(folder: RunFolder) -> None:
@@ -237,6 +313,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "judge": judge,
     "select": select,
+    "export": export,
+    "verify-export": verify_export,
+    "audit": audit,
     "report": report,
     "verify": verify,
     "import": import_official,
@@ -279,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def overview() -> str:
     """Return the list of commands with their first sentence."""
-    lines = [f"  {name:<10}{str(function.__doc__).splitlines()[0]}" for name, function in COMMANDS.items()]
+    lines = [f"  {name:<15}{str(function.__doc__).splitlines()[0]}" for name, function in COMMANDS.items()]
     return "\n".join(["usage: refusal COMMAND [--help] ...", "", *lines, "", "Example: refusal run"])
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from refusal.architectures import describe
-from refusal.direction import Direction
 from refusal.errors import BadRunFolder, BadSetting
 from refusal.generation import generate
 from refusal.interventions import ablate, add
@@ -21,6 +20,7 @@ from refusal.records import Run, file_hash, read_json, read_rows, write_rows
 from refusal.results import summarize
 from refusal.rule import Limits, choose, read_scores
 from refusal.statistics import Rate
+from refusal.weights import load_direction
 
 
 def complete_set(
@@ -39,9 +39,9 @@ def complete_set(
         raise BadSetting(f"The prompt set '{prompts}' has no {split} prompts. Give another --split.")
     with ExitStack() as stack:
         if ablated:
-            stack.enter_context(ablate(chat, Direction.load(ablated)))
+            stack.enter_context(ablate(chat, load_direction(ablated)))
         if added:
-            stack.enter_context(add(chat, Direction.load(added), coefficient=coefficient))
+            stack.enter_context(add(chat, load_direction(added), coefficient=coefficient))
         write_rows(output, (completion.record() for completion in generate(chat, chosen)))
 
 

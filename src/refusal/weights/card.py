@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub.repocard import metadata_load
 
 from refusal.direction import Direction
-from refusal.weights.coverage import Coverage
+from refusal.weights.covering import Coverage
 
 CARD, SOURCE_CARD, RECORD, SUMS = "README.md", "SOURCE_README.md", "refusal.json", "SHA256SUMS"
 PAPER = "[Refusal in Language Models Is Mediated by a Single Direction](https://arxiv.org/abs/2406.11717)"

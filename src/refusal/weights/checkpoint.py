@@ -16,7 +16,7 @@ from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable, UnsupportedModel
 from refusal.records import disk_error, file_hash, write_bytes, write_json, write_text
 from refusal.weights.card import CARD, RECORD, SOURCE_CARD, SUMS, describe_direction, direction_hash, model_card
-from refusal.weights.coverage import Coverage, covered, planned
+from refusal.weights.covering import Coverage, covered, planned
 from refusal.weights.names import IN_MEMORY, Layout, Tie, lay_out, skeleton
 from refusal.weights.safetensors_files import INDEX, SINGLE, Files, read_files
 from refusal.weights.source import source_folder

@@ -32,22 +32,27 @@ class Written:
     def edit_in_place(self, tensor: Tensor, axis: int) -> None:
         """Edit a tensor whose written vectors lie along `axis`, block by block."""
         for block in _blocks(tensor, axis):
-            dense = block.contiguous()
-            edited = self._how.edit(dense, axis)
-            self._add(dense, edited, axis)
-            block.copy_(edited)
+            wide = _wide(block)
+            block.copy_(self._how.edit(wide, axis))  # rounds, once
+            self._add(wide, _wide(block), axis)
 
     def measure(self, tensor: Tensor, axis: int, edited: Tensor | None = None) -> None:
         """Only measure: against a tensor that was edited already, or against what the edit would give."""
         others = _blocks(tensor if edited is None else edited, axis)
         for block, other in zip(_blocks(tensor, axis), others, strict=True):
-            self._add(block, self._how.edit(block, axis) if edited is None else other, axis)
+            now = self._how.edit(block, axis) if edited is None else other
+            self._add(_wide(block), _wide(now), axis)
 
     def _add(self, before: Tensor, after: Tensor, axis: int) -> None:
-        was, now = (block.float() if axis == -1 else block.float().mT for block in (before, after))
+        was, now = (block if axis == -1 else block.mT for block in (before, after))
+        unit = self._unit.to(was.dtype)
         self._total += float(torch.linalg.vector_norm(was)) ** 2
-        self._before += float(torch.linalg.vector_norm(was @ self._unit)) ** 2
-        self._after += float(torch.linalg.vector_norm(now @ self._unit)) ** 2
+        self._before += float(torch.linalg.vector_norm(was @ unit)) ** 2
+        self._after += float(torch.linalg.vector_norm(now @ unit)) ** 2
+
+
+def _wide(block: Tensor) -> Tensor:
+    return block.to(torch.promote_types(block.dtype, torch.float32))
 
 
 def _blocks(tensor: Tensor, axis: int) -> Iterator[Tensor]:

@@ -1,0 +1,136 @@
+"""What `refusal export`, `verify-export` and `audit` do: one intervention in its four forms, each with its proof."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from refusal.direction import Direction
+from refusal.errors import BadSetting
+from refusal.model import load_model
+from refusal.prompts import load_prompts
+from refusal.weights import (
+    bias,
+    coverage,
+    export_checkpoint,
+    export_lora,
+    load_direction,
+    recover_direction,
+    verify_export,
+)
+from refusal.weights.gguf import export_control_vector
+from refusal.weights.lora import export_addition_lora
+from refusal.weights.reading import export_steered
+
+Form = Literal["checkpoint", "lora", "gguf", "steered"]
+Intervention = Literal["ablation", "addition"]
+# Control vectors and steering files can only add.
+USUAL: Mapping[Form, Intervention] = {
+    "checkpoint": "ablation",
+    "lora": "ablation",
+    "gguf": "addition",
+    "steered": "addition",
+}
+
+
+def export(
+    model: str,
+    saved: Path,
+    form: Form,
+    out: Path,
+    *,
+    intervention: Intervention | None,
+    coefficient: float,
+    layer: int | None,
+    tied: Literal["untie", "refuse"],
+    incomplete_ok: bool,
+) -> dict[str, Any]:
+    """Write one intervention in one form, and return what was written and what it covers."""
+    kind: Intervention = intervention or USUAL[form]
+    direction = load_direction(saved, layer=layer)
+    done = {"form": form, "intervention": kind, "out": str(out)}
+    match form, kind:
+        case "checkpoint", "ablation":
+            made = export_checkpoint(model, direction, out, tied=tied, incomplete_ok=incomplete_ok)
+            return done | made.record()
+        case "lora", "ablation":
+            chat = load_model(model)
+            adapter = export_lora(chat, direction, out)
+            return done | _adapter(adapter) | {"coverage": coverage(chat, direction).record()}
+        case "checkpoint", "addition":
+            written = bias.export_addition(load_model(model), direction, out, coefficient=coefficient, layer=layer)
+            return done | {"where": written.choices["addition"]}
+        case "lora", "addition":
+            chat = load_model(model)
+            return done | _adapter(export_addition_lora(chat, direction, out, coefficient=coefficient, layer=layer))
+        case "steered", "addition":
+            return done | {"out": str(_steered(model, direction, out, coefficient, layer))}
+        case "gguf", _:
+            return done | {"out": str(_control_vector(model, direction, out, kind, coefficient, layer))}
+    raise BadSetting(f"A steering file can only add, so there is none for {kind}. Export a checkpoint instead.")
+
+
+def headlines(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what people look at first: sentences and counts, without the list of tensors."""
+    covered = made.get("coverage", {})
+    shown = {name: value for name, value in made.items() if isinstance(value, str | bool) and name != "source"}
+    if covered:
+        edited = sum(writer["edited"] for writer in covered["writers"])
+        shown["writers edited"] = f"{edited} of {len(covered['writers'])}"
+        shown["coverage"] = "; ".join(covered["gaps"]) or "complete"
+        shown["same as ablation"] = "up to rounding" if covered["exact"] else "no: a norm stands behind a writer"
+        shown["largest share along the direction"] = _before_after(covered)
+    for note in made.get("notes", ()):
+        shown[f"note {len(shown)}"] = note
+    return shown
+
+
+def _before_after(covered: Mapping[str, Any]) -> str:
+    return f"{covered['largest_before']:.2g} before, {covered['largest_after']:.2g} after"
+
+
+def verify(
+    model: str, exported: Path, saved: Path, *, prompts: str, n: int, max_new_tokens: int, layer: int | None
+) -> dict[str, Any]:
+    """Hold an export against ablation hooks on the first prompts of a set."""
+    chosen = load_prompts(prompts, split="test" if Path(prompts).is_file() else None).test[:n]
+    direction = load_direction(saved, layer=layer)
+    return verify_export(model, exported, direction, chosen, max_new_tokens=max_new_tokens).record()
+
+
+def audit(base: str, edited: str, output: Path | None) -> dict[str, Any]:
+    """Say what differs between two checkpoints, and keep the direction that explains it, if asked."""
+    found = recover_direction(base, edited)
+    if output is not None:
+        if found.direction is None:
+            raise BadSetting(f"There is no direction to write to {output}: {found.verdict}.")
+        found.direction.save(output)
+    return {
+        "verdict": found.verdict,
+        "explained": found.explained,
+        "rounding": found.rounding,
+        "changed tensors": len(found.changed),
+        "unchanged writers": len(found.unchanged_writers),
+    }
+
+
+def _adapter(adapter: Any) -> dict[str, Any]:
+    return {"tensors": list(adapter.tensors), "notes": list(adapter.notes)}
+
+
+def _steered(model: str, direction: Direction, out: Path, coefficient: float, layer: int | None) -> Path:
+    return export_steered(load_model(model), direction, out, coefficient=coefficient, layer=layer)
+
+
+def _control_vector(
+    model: str, direction: Direction, out: Path, kind: str, coefficient: float, layer: int | None
+) -> Path:
+    chat = load_model(model)
+    return export_control_vector(
+        direction,
+        out,
+        model_type=str(chat.network.config.model_type),
+        n_layers=chat.n_layers,
+        coefficient=coefficient,
+        layer=layer,
+        intervention=kind,
+    )
