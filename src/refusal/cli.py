@@ -262,7 +262,7 @@ def models(json: Json = False) -> None:
     from refusal.commands import model_families
 
     rows = model_families()
-    shown = ("model_type", "only with", "weight edit", "blocks", "writers")
+    shown = ("model_type", "only with", "weight edit", "padding", "why")  # blocks and writers: with --json
     _print(rows, json, lambda: _table([{name: row[name] for name in shown} for row in rows]))
 
 

@@ -1,0 +1,94 @@
+"""Four forms of one direction on the bundled chat model, by the commands that a user types, agree with the hooks."""
+
+import json
+
+import pytest
+
+from refusal.cli import main
+from refusal.direction import Direction
+from refusal.extraction import mean_difference
+from refusal.generation import generate
+from refusal.interventions import add
+from refusal.model import load_model
+from refusal.weights import load_direction
+from refusal.weights.proof import load_export
+
+LAYER = 7
+
+
+def printed(capsys, *words: str):
+    """Run a command with --json and return what it prints, and its exit code."""
+    code = 0
+    try:
+        main([*words, "--json"])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    return json.loads(capsys.readouterr().out), code
+
+
+@pytest.fixture(scope="module")
+def saved(bundled, harmful, harmless, tmp_path_factory):
+    """A direction of the bundled model, as a file."""
+    candidates = mean_difference(bundled, harmful.train[:32], harmless.train[:32])
+    path = tmp_path_factory.mktemp("forms") / "direction.safetensors"
+    Direction(candidates.differences[-1, LAYER], LAYER, -1).save(path)
+    return str(path)
+
+
+def test_four_forms_of_one_direction_agree_on_the_bundled_model(saved, bundled, harmless, tmp_path, capsys):
+    proofs = {}
+    for form in ("checkpoint", "lora"):
+        out = str(tmp_path / form)
+        made, code = printed(capsys, "export", "organism", "--direction", saved, "--as", form, "--out", out)
+        assert code == 0
+        assert made["coverage"]["complete"]
+        assert made["coverage"]["exact"]
+        assert all(writer["edited"] for writer in made["coverage"]["writers"])
+        proof, code = printed(capsys, "verify-export", "organism", out, "--direction", saved, "--n", "8")
+        assert code == 0
+        assert proof["holds"]
+        assert proof["plain_agreement"] < 0.5 < 1.0 == proof["agreement"]  # the effect is there, the same in both forms
+        proofs[form] = proof
+    # The adapter is float32; the checkpoint is rounded to bfloat16 once, as the source is.
+    assert proofs["lora"]["share"] < 1e-5 < proofs["checkpoint"]["share"] < 0.02
+
+    vector, adapter = str(tmp_path / "vector.gguf"), str(tmp_path / "addition")
+    printed(capsys, "export", "organism", "--direction", saved, "--as", "gguf", "--out", vector)
+    again = load_direction(vector)  # back from llama.cpp's format, then in a third form
+    assert again.layer == Direction.load(saved).layer
+    words = ("--as", "lora", "--intervention", "addition")
+    printed(capsys, "export", "organism", "--direction", vector, *words, "--out", adapter)
+    prompts = harmless.test[:6]
+    with add(bundled, Direction.load(saved)):
+        hooked = generate(bundled, prompts, max_new_tokens=16)
+    assert generate(load_export(adapter, load_model()), prompts, max_new_tokens=16) == hooked
+    assert generate(bundled, prompts, max_new_tokens=16) != hooked
+
+
+def test_an_edit_is_recovered_from_the_checkpoint_and_another_direction_fails_the_proof(saved, tmp_path, capsys):
+    out, recovered = str(tmp_path / "edited"), str(tmp_path / "recovered.safetensors")
+    printed(capsys, "export", "organism", "--direction", saved, "--out", out)
+    audit, code = printed(capsys, "audit", "organism", out, "-o", recovered)
+    assert code == 0
+    assert "it was removed" in audit["verdict"]
+    unit = Direction.load(saved).unit
+    assert abs(float(load_direction(recovered).unit.double() @ unit.double())) > 0.999
+    other = str(tmp_path / "other.safetensors")
+    Direction.load(saved).random(0).save(other)
+    proof, code = printed(capsys, "verify-export", "organism", out, "--direction", other, "--n", "4")
+    assert code == 1
+    assert not proof["holds"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--as", "gguf", "--intervention", "ablation"], "only adds"),
+        (["--as", "steered", "--intervention", "ablation"], "can only add"),
+    ],
+)
+def test_a_form_that_cannot_hold_the_intervention_says_so(words, message, saved, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "organism", "--direction", saved, "--out", str(tmp_path / "x"), *words])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
