@@ -133,3 +133,10 @@ def test_the_same_direction_is_saved_as_the_same_bytes(tmp_path):
     for i in range(12):
         direction.save(tmp_path / f"{i}.safetensors")
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_direction_is_shown_by_where_it_was_read_not_by_its_numbers():
+    shown = repr(Direction(torch.ones(300), 3, -1, {"model": "tiny"}))
+    assert "layer=3" in shown
+    assert "tensor" not in shown
+    assert len(shown) < 100

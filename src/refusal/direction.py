@@ -28,7 +28,7 @@ class Direction:
     Raises BadInput for a vector that is zero or not finite: nothing can be removed along it.
     """
 
-    vector: Float[Tensor, " d"]
+    vector: Float[Tensor, " d"] = field(repr=False)
     layer: int  # the block whose input it was read from, and where `add` writes it
     position: int  # negative: −1 is the last post-instruction token
     origin: Mapping[str, object] = field(default_factory=dict)
@@ -75,8 +75,8 @@ class Candidates:
     Means are float64: the difference of two nearly equal means would lose digits in float32.
     """
 
-    harmful: Float[Tensor, "p l d"]
-    harmless: Float[Tensor, "p l d"]
+    harmful: Float[Tensor, "p l d"] = field(repr=False)
+    harmless: Float[Tensor, "p l d"] = field(repr=False)
     tokens: tuple[str, ...]  # the text of each post-instruction token, first position first
     origin: Mapping[str, object] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ class ChatModel:
     puts behind every instruction. `choices` says which settings were chosen for the user, and why.
     """
 
-    network: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    architecture: Architecture
+    network: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
+    architecture: Architecture = field(repr=False)
     name: str
     system: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -160,6 +161,8 @@ def load_model(
 
 def _path(name: str) -> str:
     if name != BUNDLED:
+        if get_close_matches(name, [BUNDLED], cutoff=0.8) and not Path(name).exists():
+            raise BadInput(f"There is no model '{name}' here. Did you mean '{BUNDLED}', the bundled one?")
         return name
     from refusal.organism import checkpoint  # the bundled weights live beside the code
 
