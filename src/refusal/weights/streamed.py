@@ -65,8 +65,8 @@ def measure(source: Path, edit: Edit, edited: Path | None = None) -> Written:
     written = Written(edit.how)
     there = edit.stored if edited is None else {t.name: t for t in read_header(edited)}[edit.stored.name]
     with open(source, "rb", buffering=0) as old, open(edited or source, "rb", buffering=0) as new:
-        for start, piece in _pieces(old, edit.stored, edit.axis):
-            other = None if edited is None else _read(new, there, start, tuple(piece.shape))
+        for start, piece in _pieces(old, edit.stored, edit.axis, _Room()):
+            other = None if edited is None else _read(new, there, start, tuple(piece.shape), _Room())
             written.measure(piece, edit.axis, other)
     return written
 
@@ -74,7 +74,7 @@ def measure(source: Path, edit: Edit, edited: Path | None = None) -> Written:
 def read_tensor(folder: Path, stored: Stored) -> Tensor:
     """Read one whole tensor, without mapping its file into memory."""
     with open(folder / stored.file, "rb", buffering=0) as file:
-        return _read(file, stored, 0, stored.shape)
+        return _read(file, stored, 0, stored.shape, _Room())
 
 
 def header_growth(source: Path, copy: tuple[Stored, str]) -> int:
@@ -87,7 +87,7 @@ def header_growth(source: Path, copy: tuple[Stored, str]) -> int:
 def _write_tensor(old: FileIO, new: "_Output", edit: Edit) -> Written:
     written = Written(edit.how)
     with _one_large if _piece_size(edit.stored, edit.axis) > LARGE else nullcontext():
-        for _, piece in _pieces(old, edit.stored, edit.axis):
+        for _, piece in _pieces(old, edit.stored, edit.axis, new.room):
             written.edit_in_place(piece, edit.axis)
             new.write(memoryview(piece.view(torch.uint8).flatten().numpy()))  # type: ignore[arg-type]
     return written
@@ -97,7 +97,7 @@ def _piece_size(stored: Stored, axis: int) -> int:
     return 0 if axis == -1 else prod(stored.shape[-2:]) * FLOATS[stored.dtype].itemsize
 
 
-def _pieces(file: FileIO, stored: Stored, axis: int) -> Iterator[tuple[int, Tensor]]:
+def _pieces(file: FileIO, stored: Stored, axis: int, room: "_Room") -> Iterator[tuple[int, Tensor]]:
     """Read a tensor in pieces, rows of a table `n d` or matrices `d i`, each with the value at which it begins."""
     rest = prod(stored.shape)
     if axis == -1:
@@ -108,20 +108,35 @@ def _pieces(file: FileIO, stored: Stored, axis: int) -> Iterator[tuple[int, Tens
         shapes = [stored.shape[-2:]] * (rest // max(1, prod(stored.shape[-2:])))
     start = 0
     for shape in shapes:
-        yield start, _read(file, stored, start, shape)
+        yield start, _read(file, stored, start, shape, room)
         start += prod(shape)
 
 
-def _read(file: FileIO, stored: Stored, start: int, shape: tuple[int, ...]) -> Tensor:
+def _read(file: FileIO, stored: Stored, start: int, shape: tuple[int, ...], room: "_Room") -> Tensor:
     dtype = FLOATS[stored.dtype]
-    buffer = bytearray(prod(shape) * dtype.itemsize)
-    view, done = memoryview(buffer), 0
-    while done < len(buffer):
+    view = room.take(prod(shape) * dtype.itemsize)
+    done = 0
+    while done < len(view):
         got = os.preadv(file.fileno(), [view[done:]], stored.start + start * dtype.itemsize + done)
         if not got:
             raise EOFError(f"{stored.file} ended inside '{stored.name}': it was changed while it was read")
         done += got
-    return torch.frombuffer(buffer, dtype=dtype).reshape(shape) if buffer else torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(view, dtype=dtype).reshape(shape) if view else torch.empty(shape, dtype=dtype)
+
+
+class _Room:
+    """Memory that pieces are read into, one after the other: new memory for each would cost more than reading it."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def take(self, size: int) -> memoryview:
+        """Return so much of it, with anything inside. What is large is not kept."""
+        if size > LARGE:
+            return memoryview(bytearray(size))
+        if size > len(self._bytes):
+            self._bytes = bytearray(size)
+        return memoryview(self._bytes)[:size]
 
 
 def _grown_header(source: Path, copy: tuple[Stored, str]) -> bytes:
@@ -147,6 +162,7 @@ class _Output:
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  (closed by __exit__)
         self._hash, self._pool, self._last = sha256(), ThreadPoolExecutor(1), None
         self._at = 0
+        self.room = _Room()
 
     def __enter__(self) -> "_Output":
         return self

@@ -8,7 +8,7 @@ from torch import Tensor
 from refusal import equations
 from refusal.weights.removal import Removal
 
-IN_CACHE = 1 << 18  # values taken together: with their float32 copies they stay in a core's cache
+IN_CACHE = 1 << 19  # values taken together: with their float32 copies they stay in a core's cache
 KEPT = 1 << 22  # values of a tensor that, freed once, keeps the C library from giving memory back after each block
 
 
@@ -33,22 +33,27 @@ class Written:
         """Edit a tensor whose written vectors lie along `axis`, block by block."""
         for block in _blocks(tensor, axis):
             wide = _wide(block)
+            self._note_before(wide, axis)
             block.copy_(self._how.edit(wide, axis))  # rounds, once
-            self._add(wide, _wide(block), axis)
+            self._note_after(_wide(block), axis)
 
     def measure(self, tensor: Tensor, axis: int, edited: Tensor | None = None) -> None:
         """Only measure: against a tensor that was edited already, or against what the edit would give."""
         others = _blocks(tensor if edited is None else edited, axis)
         for block, other in zip(_blocks(tensor, axis), others, strict=True):
-            now = self._how.edit(block, axis) if edited is None else other
-            self._add(_wide(block), _wide(now), axis)
+            self._note_before(_wide(block), axis)
+            self._note_after(_wide(self._how.edit(block, axis) if edited is None else other), axis)
 
-    def _add(self, before: Tensor, after: Tensor, axis: int) -> None:
-        was, now = (block if axis == -1 else block.mT for block in (before, after))
-        unit = self._unit.to(was.dtype)
-        self._total += float(torch.linalg.vector_norm(was)) ** 2
-        self._before += float(torch.linalg.vector_norm(was @ unit)) ** 2
-        self._after += float(torch.linalg.vector_norm(now @ unit)) ** 2
+    def _note_before(self, block: Tensor, axis: int) -> None:
+        self._total += float(torch.linalg.vector_norm(block)) ** 2
+        self._before += self._seen(block, axis)
+
+    def _note_after(self, block: Tensor, axis: int) -> None:
+        self._after += self._seen(block, axis)
+
+    def _seen(self, block: Tensor, axis: int) -> float:
+        last = block if axis == -1 else block.mT
+        return float(torch.linalg.vector_norm(last @ self._unit.to(block.dtype))) ** 2
 
 
 def _wide(block: Tensor) -> Tensor:
