@@ -24,8 +24,9 @@ from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable, UnsupportedModel
 from refusal.model import load_model
 from refusal.weights import checkpoint, names, orthogonalize, streamed
-from refusal.weights.checkpoint import export_checkpoint, untied_config
+from refusal.weights.checkpoint import export_checkpoint
 from refusal.weights.safetensors_files import read_header
+from refusal.weights.untying import untied_config
 
 SHARD = "20KB"  # several shards, and matrices that lie in different ones
 OUR_FILES = {"README.md", "refusal.json", "SHA256SUMS"}
@@ -357,6 +358,16 @@ def test_the_card_the_record_and_the_sums(tmp_path):
     lines = [line.split("  ") for line in (out / "SHA256SUMS").read_text().splitlines()]
     assert {name for _, name in lines} == contents(out).keys() - {"SHA256SUMS"}
     assert all(sha256((out / name).read_bytes()).hexdigest() == digest for digest, name in lines)
+
+
+def test_without_checksums_only_they_are_missing(tmp_path):
+    source = save(tmp_path / "source")
+    export_checkpoint(source, DIRECTION, tmp_path / "with")
+    export_checkpoint(source, DIRECTION, tmp_path / "without", checksums=False)
+    found, wanted = contents(tmp_path / "without"), contents(tmp_path / "with")
+    assert wanted.keys() - found.keys() == {"SHA256SUMS"}
+    assert [name for name in found if found[name] != wanted[name]] == ["README.md"]
+    assert b"SHA256SUMS" not in found["README.md"]
 
 
 def test_an_export_can_be_exported_again(tmp_path):

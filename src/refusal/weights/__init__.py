@@ -6,6 +6,7 @@ checkpoint.py         the files of a checkpoint, streamed: export_checkpoint
   source.py             where a model's files are
   safetensors_files.py  which tensors they hold, and where
   names.py              what each tensor on disk is in the network
+  untying.py            the small files of one whose embeddings are untied
   streamed.py           copy a file and change the bytes of its writers
   unfinished.py         what a stopped export has finished
   written.py            how much is written along the direction

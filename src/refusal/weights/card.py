@@ -43,6 +43,7 @@ def model_card(
     left_out: Sequence[str],
     notes: Sequence[str],
     effect: Mapping[str, Any] | None,
+    checksums: bool,
 ) -> str:
     """Write the card. The source's own card is kept beside it, and its licence is carried over."""
     own = _source_metadata(source)
@@ -64,7 +65,7 @@ def model_card(
         f"This is a derivative of `{name}`"
         + (f" (licence: {own['license']})" if own.get("license") else ", whose files name no licence")
         + "; the source's terms of use apply to it unchanged.",
-        f"`{SUMS}` holds the hash of every file, `{RECORD}` every edited tensor.",
+        f"`{RECORD}` names every edited tensor." + f" `{SUMS}` holds the hash of every file." * checksums,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

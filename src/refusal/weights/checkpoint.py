@@ -1,14 +1,11 @@
 """The edit as a checkpoint: the files of the source, with the bytes of the writers changed and nothing else."""
 
-import json
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -19,11 +16,12 @@ from refusal.errors import BadInput, Unavailable, UnsupportedModel
 from refusal.records import disk_error, file_hash, write_bytes, write_json, write_text
 from refusal.weights.card import CARD, RECORD, SOURCE_CARD, SUMS, describe_direction, direction_hash, model_card
 from refusal.weights.covering import Coverage, covered, planned
-from refusal.weights.names import IN_MEMORY, Layout, Tie, lay_out, skeleton
+from refusal.weights.names import Layout, Tie, lay_out
 from refusal.weights.safetensors_files import INDEX, SINGLE, Files, read_files
 from refusal.weights.source import source_folder
 from refusal.weights.streamed import Edit, header_growth, write_edited
 from refusal.weights.unfinished import MARKER, Unfinished
+from refusal.weights.untying import check_untied, untied_config, untied_index
 
 FORMAT = 1
 WORKERS = 2  # files written at once: one is copied while another is edited
@@ -67,6 +65,7 @@ class _Plan:
     direction: Direction
     tie: Tie | None  # what is to be untied
     rewritten: Mapping[str, bytes]  # small files with other contents than the source's
+    checksums: bool
 
 
 def export_checkpoint(
@@ -77,18 +76,19 @@ def export_checkpoint(
     tied: Literal["untie", "refuse"] = "untie",
     incomplete_ok: bool = False,
     effect: Mapping[str, Any] | None = None,
+    checksums: bool = True,
     architecture: Architecture | None = None,
 ) -> Export:
     """Write a checkpoint whose writers no longer write along r̂ (paper eq. 5, section E), without loading the model.
 
     `source` is a folder or a Hub id. Every file is copied, and of the writers' tensors each is edited in float32 and
     rounded once to its own dtype, a matrix at a time; a second try after a kill goes on and ends in the same bytes.
-    Tied embeddings are untied, or refused. `effect` holds measured results for the model card, and `architecture` is a
-    row of your own. Before anything is written: BadInput for a source, direction or folder that does not fit,
-    UnsupportedModel for a model that cannot be edited on disk, or not completely unless `incomplete_ok`, Unavailable
-    for a disk without room. The source is only read.
+    Tied embeddings are untied, or refused. `effect` holds measured results for the model card, `checksums` costs about
+    as much processor time as the copy, and `architecture` is a row of your own. Before anything is written: BadInput
+    for a source, direction or folder that does not fit, UnsupportedModel for a model that cannot be edited on disk, or
+    not completely unless `incomplete_ok`, Unavailable for a disk without room. The source is only read.
     """
-    plan = _plan(source, direction, tied, architecture)
+    plan = _plan(source, direction, tied, checksums, architecture)
     before = covered(plan.layout, {})
     if not before.complete and not incomplete_ok:
         raise UnsupportedModel(
@@ -108,7 +108,11 @@ def export_checkpoint(
 
 
 def _plan(
-    source: str | Path, direction: Direction, tied: Literal["untie", "refuse"], architecture: Architecture | None
+    source: str | Path,
+    direction: Direction,
+    tied: Literal["untie", "refuse"],
+    checksums: bool,
+    architecture: Architecture | None,
 ) -> _Plan:
     files = read_files(source_folder(source))
     layout = lay_out(files, architecture)
@@ -122,42 +126,11 @@ def _plan(
     rewritten = {}
     if tie:
         config = untied_config((files.folder / "config.json").read_text(encoding="utf-8"))
-        _check_untied(files, config, tie)
+        check_untied(files, config, tie)
         rewritten["config.json"] = config.encode()
         if INDEX in files.other_files and files.shards != (SINGLE,) and not tie.stored_twice:
-            rewritten[INDEX] = _untied_index(files, tie)
-    return _Plan(str(source), files, layout, edits, direction, tie, rewritten)
-
-
-def untied_config(text: str) -> str:
-    """Return a config.json that says that embeddings are not tied; every other byte stays as it was."""
-    edited = re.sub(r'("tie_word_embeddings"\s*:\s*)true', r"\1false", text)
-    line = '\n{}"tie_word_embeddings": false,'
-    inner = json.loads(edited).get("text_config")
-    if isinstance(inner, dict) and "tie_word_embeddings" not in inner:
-        edited = re.sub(r'"text_config"\s*:\s*\{', lambda found: found[0] + line.format("    "), edited, count=1)
-    if "tie_word_embeddings" not in json.loads(edited):
-        edited = edited.replace("{", "{" + line.format("  "), 1)
-    return edited
-
-
-def _check_untied(files: Files, config: str, tie: Tie) -> None:
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(config, encoding="utf-8")
-        network: Any = skeleton(replace(files, folder=Path(folder)))
-    if network.get_input_embeddings().weight is network.get_output_embeddings().weight:
-        raise UnsupportedModel(
-            f"'{tie.unembedding}' of {files.folder} is tied to the embedding whatever its config says, so a checkpoint "
-            f"cannot hold the edit. {IN_MEMORY}"
-        )
-
-
-def _untied_index(files: Files, tie: Tie) -> bytes:
-    index = json.loads((files.folder / INDEX).read_text(encoding="utf-8"))
-    index["weight_map"][tie.unembedding] = tie.embedding.file
-    if "total_size" in index.get("metadata", {}):
-        index["metadata"]["total_size"] += tie.embedding.end - tie.embedding.start
-    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+            rewritten[INDEX] = untied_index(files, tie)
+    return _Plan(str(source), files, layout, edits, direction, tie, rewritten, checksums)
 
 
 def _folder(out: Path, source: Path) -> Path:
@@ -179,6 +152,7 @@ def _settings(plan: _Plan, tied: str) -> dict[str, Any]:
         "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
         "direction": direction_hash(plan.direction),
         "tied": tied,
+        "checksums": plan.checksums,
         "edited": len(plan.edits),
     }
 
@@ -229,11 +203,11 @@ def _write_one(plan: _Plan, folder: Path, name: str, target: str) -> dict[str, A
     temporary.parent.mkdir(parents=True, exist_ok=True)
     if name in plan.rewritten:
         write_bytes(temporary, plan.rewritten[name])
-        return {"sha256": file_hash(temporary), "shares": {}}
+        return {"sha256": file_hash(temporary) if plan.checksums else "", "shares": {}}
     edits = [edit for edit in plan.edits if edit.stored.file == name]
     copy = _copied(plan)
     there = copy if copy and copy[0].file == name else None
-    written, digest = write_edited(plan.files.folder / name, temporary, edits, there)
+    written, digest = write_edited(plan.files.folder / name, temporary, edits, copy=there, checksum=plan.checksums)
     return {"sha256": digest, "shares": {e.stored.name: w.shares for e, w in zip(edits, written, strict=True)}}
 
 
@@ -262,12 +236,14 @@ def _finish(plan: _Plan, marker: Unfinished, effect: Mapping[str, Any] | None) -
         left_out=left_out,
         notes=export.notes,
         effect=effect,
+        checksums=plan.checksums,
     )
     write_text(marker.folder / CARD, card)
     write_json(marker.folder / RECORD, export.record() | {"effect": dict(effect or {})})
-    hashes = {name: entry["sha256"] for name, entry in marker.done.items()}
-    hashes |= {name: file_hash(marker.folder / name) for name in (CARD, RECORD)}
-    write_text(marker.folder / SUMS, "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)))
+    if plan.checksums:
+        hashes = {name: entry["sha256"] for name, entry in marker.done.items()}
+        hashes |= {name: file_hash(marker.folder / name) for name in (CARD, RECORD)}
+        write_text(marker.folder / SUMS, "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)))
     marker.end()
     return export
 

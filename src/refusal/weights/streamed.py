@@ -38,13 +38,18 @@ class Edit:
 
 
 def write_edited(
-    source: Path, target: Path, edits: Sequence[Edit], copy: tuple[Stored, str] | None = None
+    source: Path,
+    target: Path,
+    edits: Sequence[Edit],
+    *,
+    copy: tuple[Stored, str] | None = None,
+    checksum: bool = True,
 ) -> tuple[list[Written], str]:
     """Write a file with some tensors edited; everything else keeps its bytes and its order. Return also its SHA-256.
 
     `copy` puts the original of one tensor under a second name at the end: an embedding and the name of its unembedding.
     """
-    with open(source, "rb", buffering=0) as old, _Output(target) as new:
+    with open(source, "rb", buffering=0) as old, _Output(target, checksum) as new:
         at, end = 0, os.path.getsize(source)
         if copy:
             at = 8 + int.from_bytes(os.pread(old.fileno(), 8, 0), "little")
@@ -158,7 +163,8 @@ def _grown_header(source: Path, copy: tuple[Stored, str]) -> bytes:
 class _Output:
     """A file being written from its beginning to its end, and hashed behind the writer's back while it grows."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, checksum: bool):
+        self._checksum = checksum
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  (closed by __exit__)
         self._hash, self._pool, self._last = sha256(), ThreadPoolExecutor(1), None
         self._at = 0
@@ -188,7 +194,9 @@ class _Output:
             start += done
 
     def digest(self) -> str:
-        """Return the SHA-256 of what was written, once all of it has been read back."""
+        """Return the SHA-256 of what was written, once all of it has been read back; "" if none was wanted."""
+        if not self._checksum:
+            return ""
         if self._last is not None:
             self._last.result()
         return self._hash.hexdigest()
@@ -207,7 +215,8 @@ class _Output:
         return len(data)
 
     def _grown(self, size: int) -> None:
-        self._last = self._pool.submit(self._take, self._at, self._at + size, self._last)
+        if self._checksum:
+            self._last = self._pool.submit(self._take, self._at, self._at + size, self._last)
         self._at += size
 
     def _take(self, start: int, stop: int, before: "Future[None] | None") -> None:
