@@ -32,10 +32,12 @@ class Written:
     def edit_in_place(self, tensor: Tensor, axis: int) -> None:
         """Edit a tensor whose written vectors lie along `axis`, block by block."""
         for block in _blocks(tensor, axis):
-            wide = _wide(block)
+            dense = block.contiguous()  # converting what lies apart is several times slower than moving it
+            wide = _wide(dense)
             self._note_before(wide, axis)
-            block.copy_(self._how.edit(wide, axis))  # rounds, once
-            self._note_after(_wide(block), axis)
+            rounded = self._how.edit(wide, axis).to(block.dtype)  # once
+            self._note_after(_wide(rounded), axis)
+            block.copy_(rounded)
 
     def measure(self, tensor: Tensor, axis: int, edited: Tensor | None = None) -> None:
         """Only measure: against a tensor that was edited already, or against what the edit would give."""
