@@ -166,7 +166,7 @@ def test_lists_are_json(capsys):
 
 
 def test_lists_for_people_hold_the_same(capsys):
-    for name, shown in (("models", "self_attn.o_proj"), ("prompts", "jailbreakbench"), ("doctor", "python")):
+    for name, shown in (("models", "qwen3_next"), ("prompts", "jailbreakbench"), ("doctor", "python")):
         code, out, err = call(capsys, name)
         assert (code, err) == (0, "")
         assert shown in out

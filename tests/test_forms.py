@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from refusal.cli import main
 from refusal.direction import Direction
@@ -80,15 +81,50 @@ def test_an_edit_is_recovered_from_the_checkpoint_and_another_direction_fails_th
     assert not proof["holds"]
 
 
+def test_an_addition_is_held_against_the_hook_of_addition(saved, tmp_path, capsys):
+    out = str(tmp_path / "added")
+    words = ("--direction", saved, "--intervention", "addition", "--layer", "5", "--coefficient", "0.5")
+    printed(capsys, "export", "organism", *words, "--as", "lora", "--out", out)
+    proof, code = printed(capsys, "verify-export", "organism", out, *words, "--n", "4")
+    assert (code, proof["agreement"]) == (0, 1.0)
+    assert proof["share"] < 1e-4
+    proof, code = printed(capsys, "verify-export", "organism", out, *words[:-1], "1.0", "--n", "4")
+    assert code == 1
+    assert not proof["holds"]
+
+
+def test_measured_results_stand_in_the_card(saved, tmp_path, capsys):
+    (tmp_path / "results.json").write_text('{"harmful refused": "3/200"}')
+    words = ("--direction", saved, "--effect", str(tmp_path / "results.json"), "--out", str(tmp_path / "edited"))
+    printed(capsys, "export", "organism", *words)
+    assert "3/200" in (tmp_path / "edited" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--as", "gguf", "--intervention", "ablation"], "only adds"),
         (["--as", "steered", "--intervention", "ablation"], "can only add"),
+        (["--as", "lora", "--coefficient", "2"], "Ablation has no coefficient"),
+        (["--as", "lora", "--tied", "refuse"], "--tied and --effect are for checkpoints"),
     ],
 )
-def test_a_form_that_cannot_hold_the_intervention_says_so(words, message, saved, tmp_path, capsys):
+def test_a_form_that_cannot_hold_what_is_asked_says_so(words, message, saved, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["export", "organism", "--direction", saved, "--out", str(tmp_path / "x"), *words])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_nothing_is_written_over_and_a_narrow_direction_is_refused(saved, tmp_path, capsys):
+    narrow = tmp_path / "narrow.safetensors"
+    Direction(torch.ones(64), LAYER, -1).save(narrow)
+    for words, message in (
+        (["--direction", saved, "--out", saved], "is there already"),
+        (["--direction", str(narrow), "--out", str(tmp_path / "c.gguf")], "64 components"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["export", "organism", "--as", "gguf", *words])
+        assert message in capsys.readouterr().err
+    assert Direction.load(saved).layer == LAYER
+    assert not (tmp_path / "c.gguf").exists()

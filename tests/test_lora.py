@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import tiny
 import zoo
 from refusal import engine
-from refusal.architectures import Architecture, Writer, writers
+from refusal.architectures import MEASURED, Architecture, Writer, writers
 from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable, UnsupportedModel
 from refusal.interventions import ablate, add
@@ -158,9 +158,15 @@ def test_every_covered_family_has_an_adapter_or_a_refusal(kind, tmp_path):
     before = {id(module) for module in model.network.modules()}
     if kind.split()[0] in NO_FORM:
         with pytest.raises(UnsupportedModel, match="Export a checkpoint"):
-            export_lora(model, direction, tmp_path)
+            export_lora(model, direction, tmp_path, incomplete_ok=True)
     else:
-        export_lora(model, direction, tmp_path)
+        if model.architecture.edit == MEASURED:
+            with pytest.raises(UnsupportedModel, match=r"would be incomplete.*incomplete_ok"):
+                export_lora(model, direction, tmp_path)
+            assert list(tmp_path.iterdir()) == []
+        adapter = export_lora(model, direction, tmp_path, incomplete_ok=True)
+        said = any("Incomplete" in note for note in adapter.notes)
+        assert said == (model.architecture.edit == MEASURED)
         adapted, _ = beside(load_model(zoo.network(kind), tiny.tokenizer()), tmp_path)
         base, edited = engine.forward(model, tokens), engine.forward(orthogonalize(model, direction), tokens)
         effect = (edited - base).abs().max()

@@ -31,8 +31,15 @@ def test_ours_comes_back_whole(direction, tmp_path):
     read = load_direction(tmp_path / "d.safetensors")
     assert torch.equal(read.vector, direction.vector)
     assert (read.layer, read.position) == (2, -1)
-    with pytest.raises(BadInput, match="layers 2, and there is none for layer 1"):
-        load_direction(tmp_path / "d.safetensors", layer=1)
+    # Where to add it is for its user to say: the layer chooses among several only.
+    assert load_direction(tmp_path / "d.safetensors", layer=1).layer == 2
+
+
+def test_a_file_that_is_there_is_not_written_over(direction, tmp_path):
+    (tmp_path / "s.pt").write_text("mine")
+    with pytest.raises(BadInput, match=r"s\.pt is there already"):
+        export_steered(tiny.shared(), direction, tmp_path / "s.pt")
+    assert (tmp_path / "s.pt").read_text() == "mine"
 
 
 # --- the official code ------------------------------------------------------------------------------------------

@@ -149,7 +149,10 @@ def export(
     model: Model,
     direction: Saved,
     out: Annotated[Path, arg(help="Folder to write; a file for gguf and steered.")],
-    form: Annotated[Literal["checkpoint", "lora", "gguf", "steered"], arg(name="as", help="Form.")] = "checkpoint",
+    form: Annotated[
+        Literal["checkpoint", "lora", "gguf", "steered"],
+        arg(name="as", help="Weights; PEFT adapter; llama.cpp control vector; lm-evaluation-harness (both only add)."),
+    ] = "checkpoint",
     intervention: Annotated[
         Literal["ablation", "addition"] | None, arg(help="Ablation if the form can hold it, else addition.")
     ] = None,
@@ -157,6 +160,7 @@ def export(
     layer: Layer = None,
     tied: Annotated[Literal["untie", "refuse"], arg(help="What to do with tied embeddings.")] = "untie",
     incomplete_ok: Annotated[bool, arg(help="Go on where not everything can be edited; the card says so.")] = False,
+    effect: Annotated[Path | None, arg(help="Measured results for the model card: a run's results.json.")] = None,
     json: Json = False,
 ) -> None:
     """Write a model with the intervention built in: a checkpoint, a LoRA adapter, a control vector, a steering file.
@@ -176,6 +180,7 @@ def export(
         layer=layer,
         tied=tied,
         incomplete_ok=incomplete_ok,
+        effect=effect,
     )
     _print(made, json, lambda: _pairs(exports.headlines(made)))
 
@@ -187,17 +192,29 @@ def verify_export(
     prompts: Annotated[str, arg(help="Prompt set or file.")] = "harmful",
     n: Annotated[int, arg(help="How many of its prompts.")] = 32,
     max_new_tokens: Annotated[int, arg(help="Tokens of an answer that are compared.")] = 32,
+    intervention: Annotated[Literal["ablation", "addition"], arg(help="What the export does.")] = "ablation",
+    coefficient: Coefficient = 1.0,
     layer: Layer = None,
     json: Json = False,
 ) -> None:
-    """Hold an export against ablation hooks: logits and greedy tokens beside the effect's own size; exit 1 if it fails.
+    """Hold an export against hooks: logits and greedy tokens beside the effect's own size; exit 1 if it fails.
 
     Example: refusal verify-export organism edited --direction direction.safetensors
     """
     from refusal import exports
 
     _quiet()
-    proof = exports.verify(model, exported, direction, prompts=prompts, n=n, max_new_tokens=max_new_tokens, layer=layer)
+    proof = exports.verify(
+        model,
+        exported,
+        direction,
+        intervention=intervention,
+        coefficient=coefficient,
+        layer=layer,
+        prompts=prompts,
+        n=n,
+        max_new_tokens=max_new_tokens,
+    )
     _print(proof, json, lambda: _pairs(proof))
     if not proof["holds"]:
         sys.exit(1)

@@ -34,6 +34,8 @@ class Direction:
     origin: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.vector.ndim != 1:
+            raise BadInput(f"A direction is one vector, not an array of shape {tuple(self.vector.shape)}.")
         if not self.vector.isfinite().all() or not self.vector.any():
             raise BadInput(
                 f"The direction at position {self.position}, layer {self.layer} is zero or not finite, so it has "

@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 from refusal.direction import Direction
 from refusal.errors import BadSetting
+from refusal.interventions import for_model
 from refusal.model import load_model
 from refusal.prompts import load_prompts
+from refusal.records import read_json
 from refusal.weights import (
     bias,
     coverage,
@@ -20,6 +22,7 @@ from refusal.weights import (
 from refusal.weights.gguf import export_control_vector
 from refusal.weights.lora import export_addition_lora
 from refusal.weights.reading import export_steered
+from refusal.weights.target import outside
 
 Form = Literal["checkpoint", "lora", "gguf", "steered"]
 Intervention = Literal["ablation", "addition"]
@@ -43,29 +46,40 @@ def export(
     layer: int | None,
     tied: Literal["untie", "refuse"],
     incomplete_ok: bool,
+    effect: Path | None,
 ) -> dict[str, Any]:
-    """Write one intervention in one form, and return what was written and what it covers."""
+    """Write one intervention in one form, and return what was written and what it covers.
+
+    `effect` is a file of measured results, such as the results.json of a run, for the model card of a checkpoint.
+    Raises BadSetting for a setting that the form has no use for, and the errors of each form.
+    """
     kind: Intervention = intervention or USUAL[form]
+    _check_settings(form, kind, moved=coefficient != 1.0, careful=tied != "untie" or effect is not None)
+    if Path(model).is_dir():
+        outside(out, Path(model))
     direction = load_direction(saved, layer=layer)
     done = {"form": form, "intervention": kind, "out": str(out)}
     match form, kind:
         case "checkpoint", "ablation":
-            made = export_checkpoint(model, direction, out, tied=tied, incomplete_ok=incomplete_ok)
+            measured = None if effect is None else read_json(effect)
+            made = export_checkpoint(model, direction, out, tied=tied, incomplete_ok=incomplete_ok, effect=measured)
             return done | made.record()
         case "lora", "ablation":
             chat = load_model(model)
-            adapter = export_lora(chat, direction, out)
-            return done | _adapter(adapter) | {"coverage": coverage(chat, direction).record()}
+            adapter = export_lora(chat, direction, out, incomplete_ok=incomplete_ok)
+            return done | adapter.record() | {"coverage": coverage(chat, direction).record()}
         case "checkpoint", "addition":
             written = bias.export_addition(load_model(model), direction, out, coefficient=coefficient, layer=layer)
             return done | {"where": written.choices["addition"]}
         case "lora", "addition":
             chat = load_model(model)
-            return done | _adapter(export_addition_lora(chat, direction, out, coefficient=coefficient, layer=layer))
+            return done | export_addition_lora(chat, direction, out, coefficient=coefficient, layer=layer).record()
         case "steered", "addition":
-            return done | {"out": str(_steered(model, direction, out, coefficient, layer))}
+            export_steered(load_model(model), direction, out, coefficient=coefficient, layer=layer)
+            return done | {"where": _where(direction, layer)}
         case "gguf", _:
-            return done | {"out": str(_control_vector(model, direction, out, kind, coefficient, layer))}
+            _control_vector(model, direction, out, kind, coefficient, layer)
+            return done | {"where": _where(direction, layer)}
     raise BadSetting(f"A steering file can only add, so there is none for {kind}. Export a checkpoint instead.")
 
 
@@ -77,11 +91,10 @@ def headlines(made: Mapping[str, Any]) -> dict[str, Any]:
         edited = sum(writer["edited"] for writer in covered["writers"])
         shown["writers edited"] = f"{edited} of {len(covered['writers'])}"
         shown["coverage"] = "; ".join(covered["gaps"]) or "complete"
-        shown["same as ablation"] = "up to rounding" if covered["exact"] else "no: a norm stands behind a writer"
+        norm = "no: a norm stands behind a writer" if covered["complete"] else "no"
+        shown["same as ablation"] = "up to rounding" if covered["exact"] else norm
         shown["largest share along the direction"] = _before_after(covered)
-    for note in made.get("notes", ()):
-        shown[f"note {len(shown)}"] = note
-    return shown
+    return shown | {f"note {number}": note for number, note in enumerate(made.get("notes", ()), start=1)}
 
 
 def _before_after(covered: Mapping[str, Any]) -> str:
@@ -89,12 +102,31 @@ def _before_after(covered: Mapping[str, Any]) -> str:
 
 
 def verify(
-    model: str, exported: Path, saved: Path, *, prompts: str, n: int, max_new_tokens: int, layer: int | None
+    model: str,
+    exported: Path,
+    saved: Path,
+    *,
+    intervention: Intervention,
+    coefficient: float,
+    layer: int | None,
+    prompts: str,
+    n: int,
+    max_new_tokens: int,
 ) -> dict[str, Any]:
-    """Hold an export against ablation hooks on the first prompts of a set."""
+    """Hold an export against the hooks of its intervention on the first prompts of a set."""
     chosen = load_prompts(prompts, split="test" if Path(prompts).is_file() else None).test[:n]
     direction = load_direction(saved, layer=layer)
-    return verify_export(model, exported, direction, chosen, max_new_tokens=max_new_tokens).record()
+    proof = verify_export(
+        model,
+        exported,
+        direction,
+        chosen,
+        intervention=intervention,
+        coefficient=coefficient,
+        layer=layer,
+        max_new_tokens=max_new_tokens,
+    )
+    return proof.record()
 
 
 def audit(base: str, edited: str, output: Path | None) -> dict[str, Any]:
@@ -113,19 +145,24 @@ def audit(base: str, edited: str, output: Path | None) -> dict[str, Any]:
     }
 
 
-def _adapter(adapter: Any) -> dict[str, Any]:
-    return {"tensors": list(adapter.tensors), "notes": list(adapter.notes)}
+def _check_settings(form: Form, kind: Intervention, *, moved: bool, careful: bool) -> None:
+    if moved and kind == "ablation":
+        raise BadSetting("Ablation has no coefficient. Leave --coefficient out, or give --intervention addition.")
+    if careful and (form, kind) != ("checkpoint", "ablation"):
+        raise BadSetting("--tied and --effect are for checkpoints with the direction ablated. Leave them out.")
 
 
-def _steered(model: str, direction: Direction, out: Path, coefficient: float, layer: int | None) -> Path:
-    return export_steered(load_model(model), direction, out, coefficient=coefficient, layer=layer)
+def _where(direction: Direction, layer: int | None) -> str:
+    chosen = direction.layer if layer is None else layer
+    return f"added behind block {chosen - 1}: resid_pre of layer {chosen}"
 
 
 def _control_vector(
     model: str, direction: Direction, out: Path, kind: str, coefficient: float, layer: int | None
-) -> Path:
+) -> None:
     chat = load_model(model)
-    return export_control_vector(
+    for_model(direction.vector, chat)  # of this model's width
+    export_control_vector(
         direction,
         out,
         model_type=str(chat.network.config.model_type),

@@ -22,7 +22,9 @@ from refusal.direction import Direction
 from refusal.errors import BadInput, UnsupportedModel
 from refusal.interventions import add, capture, for_model
 from refusal.model import PROBES, ChatModel
+from refusal.records import disk_error
 from refusal.weights.memory import copied, untie
+from refusal.weights.target import new_folder
 
 ROUNDINGS = 8  # of the sums between a module and the next block's input, in units of the dtype's precision
 OTHER_FORMS = "Use the hook (refusal.add), or another layer."
@@ -83,9 +85,7 @@ def export_addition(
     Raises UnsupportedModel where the family's config cannot say that the bias is there (a loader would drop it in
     silence), BadInput for a folder that holds something, and the errors of `bake_addition`.
     """
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} holds something already. Give a new or empty folder.")
+    folder = new_folder(out)
     baked = bake_addition(model, direction, coefficient=coefficient, layer=layer)
     if not _loads_back(baked.network):
         raise UnsupportedModel(
@@ -93,8 +93,11 @@ def export_addition(
             f"({baked.choices['addition']}), and a loader would drop it in silence. "
             "Export a LoRA adapter, which can, or keep the model of bake_addition in memory."
         )
-    baked.network.save_pretrained(folder)
-    baked.tokenizer.save_pretrained(folder)
+    try:
+        baked.network.save_pretrained(folder)
+        baked.tokenizer.save_pretrained(folder)
+    except OSError as error:
+        raise disk_error(folder, error) from error
     return baked
 
 

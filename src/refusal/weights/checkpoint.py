@@ -12,7 +12,7 @@ import torch
 
 from refusal.architectures import Architecture
 from refusal.direction import Direction
-from refusal.errors import BadInput, Unavailable, UnsupportedModel
+from refusal.errors import Unavailable, UnsupportedModel
 from refusal.records import disk_error, file_hash, write_bytes, write_json, write_text
 from refusal.weights.card import CARD, RECORD, SOURCE_CARD, SUMS, describe_direction, direction_hash, model_card
 from refusal.weights.covering import Coverage, covered, planned
@@ -20,6 +20,7 @@ from refusal.weights.names import Layout, Tie, lay_out
 from refusal.weights.safetensors_files import INDEX, SINGLE, Files, read_files
 from refusal.weights.source import source_folder
 from refusal.weights.streamed import Edit, header_growth, write_edited
+from refusal.weights.target import outside
 from refusal.weights.unfinished import MARKER, Unfinished
 from refusal.weights.untying import check_untied, untied_config, untied_index
 
@@ -90,12 +91,8 @@ def export_checkpoint(
     """
     plan = _plan(source, direction, tied, checksums, architecture)
     before = covered(plan.layout, {})
-    if not before.complete and not incomplete_ok:
-        raise UnsupportedModel(
-            f"An edit of {plan.name} would be incomplete: {'; '.join(before.gaps)}. Go on with incomplete_ok "
-            "(--incomplete-ok) if that is enough; the model card will say so."
-        )
-    folder = _folder(Path(out), plan.files.folder)
+    before.require_complete(plan.name, incomplete_ok=incomplete_ok)
+    folder = outside(out, plan.files.folder)
     marker = Unfinished(folder, _settings(plan, tied))
     marker.check()
     _check_space(plan, marker)
@@ -131,16 +128,6 @@ def _plan(
         if INDEX in files.other_files and files.shards != (SINGLE,) and not tie.stored_twice:
             rewritten[INDEX] = untied_index(files, tie)
     return _Plan(str(source), files, layout, edits, direction, tie, rewritten, checksums)
-
-
-def _folder(out: Path, source: Path) -> Path:
-    there, here = out.resolve(), source.resolve()
-    if there == here or here in there.parents or there in here.parents:
-        raise BadInput(
-            f"The output folder {out} is, holds, or lies in the source {source}, which is never written to. "
-            "Give another folder."
-        )
-    return out
 
 
 def _settings(plan: _Plan, tied: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from refusal.architectures import Architecture, Writer, writers
 from refusal.direction import Direction
-from refusal.errors import BadInput
+from refusal.errors import BadInput, UnsupportedModel
 from refusal.interventions import for_model
 from refusal.model import ChatModel
 from refusal.weights.memory import removals
@@ -59,6 +59,14 @@ class Coverage:
     def complete(self) -> bool:
         """Tell whether every writer is edited and nothing is known to write along the direction afterwards."""
         return not self.gaps
+
+    def require_complete(self, name: str, *, incomplete_ok: bool) -> None:
+        """Raise UnsupportedModel for an edit that would be incomplete, unless that was allowed."""
+        if not self.complete and not incomplete_ok:
+            raise UnsupportedModel(
+                f"An edit of {name} would be incomplete: {'; '.join(self.gaps)}. Go on with incomplete_ok "
+                "(--incomplete-ok) if that is enough; the model card will say so."
+            )
 
     @property
     def exact(self) -> bool:

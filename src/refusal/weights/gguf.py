@@ -13,6 +13,7 @@ import torch
 from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable, UnsupportedModel
 from refusal.records import write_bytes
+from refusal.weights.target import new_file
 
 ARCHITECTURE = "controlvector"
 FIRST_LAYER = 2
@@ -36,8 +37,8 @@ def export_control_vector(
     """Write c·r as tensor `direction.(l−1)` of a control vector for a model of `n_layers` blocks (paper eq. 3).
 
     `layer` is the one at whose input the hook would add, by default the direction's own; `model_type` is a hint for
-    readers. Raises BadInput for layer 0 or 1, which the format cannot say, and for a layer that the model does not
-    have; UnsupportedModel for ablation; Unavailable without the package gguf.
+    readers. Raises BadInput for a file that is there, for layer 0 or 1, which the format cannot say, and for a layer
+    that the model does not have; UnsupportedModel for ablation; Unavailable without the package gguf.
     """
     if intervention != "addition":
         raise UnsupportedModel(NO_ABLATION)
@@ -53,7 +54,7 @@ def export_control_vector(
         from gguf import GGUFWriter
     except ImportError as error:
         raise Unavailable(INSTALL) from error
-    path = Path(out)
+    path = new_file(out)
     with TemporaryDirectory() as folder:  # the writer makes its file piece by piece
         made = Path(folder) / "made.gguf"
         writer = GGUFWriter(made, ARCHITECTURE)

@@ -20,14 +20,16 @@ from transformers.pytorch_utils import Conv1D
 from refusal import engine, equations
 from refusal.architectures import Writer
 from refusal.direction import Direction
-from refusal.errors import BadInput, Unavailable, UnsupportedModel
+from refusal.errors import Unavailable, UnsupportedModel
 from refusal.interventions import for_model
 from refusal.model import PROBES, ChatModel
 from refusal.records import write_bytes, write_text
 from refusal.weights.bias import carrier
 from refusal.weights.card import direction_hash
+from refusal.weights.covering import coverage
 from refusal.weights.memory import removals
 from refusal.weights.removal import Removal
+from refusal.weights.target import new_folder
 
 PREFIX = "base_model.model."  # what PEFT puts before a module's name
 Layer = tuple[str, Any]  # PEFT's name of one of its layers, and the layer
@@ -53,15 +55,22 @@ class Adapter:
     tensors: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def record(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"tensors": list(self.tensors), "notes": list(self.notes)}
+
 
 @torch.no_grad()
-def export_lora(model: ChatModel, direction: Direction, out: Path | str) -> Adapter:
+def export_lora(model: ChatModel, direction: Direction, out: Path | str, *, incomplete_ok: bool = False) -> Adapter:
     """Write directional ablation as a rank-one LoRA adapter (paper eq. 5): every writer, the embedding included.
 
     The folder loads with `peft.PeftModel.from_pretrained(base, out)`. Its matrices are float32, whatever the model's
     dtype. Raises BadInput for a direction of another width or a folder that holds something, UnsupportedModel for a
-    writer that an adapter cannot change, Unavailable without the package peft.
+    writer that an adapter cannot change and for an incomplete edit unless `incomplete_ok`, Unavailable without the
+    package peft.
     """
+    folder, reach = new_folder(out), coverage(model)
+    reach.require_complete(model.name, incomplete_ok=incomplete_ok)
     unit = for_model(direction.unit, model).cpu()
     edits = {writer.name: (writer, how) for writer, how in removals(model, unit)}
     parameter = model.network.get_parameter
@@ -76,9 +85,13 @@ def export_lora(model: ChatModel, direction: Direction, out: Path | str) -> Adap
         writer, how = edits[name]
         path, _, last = name.rpartition(".")
         tensors[f"{PREFIX}{path}.base_layer.{last}"] = how.edit(parameter(name).float().cpu(), writer.axis)
-    notes = [TIED] * _is_tied(model, modules) + [BIASES] * bool(biases)
-    what = "Directional ablation: the model writes nothing to its residual stream along one direction."
-    return _write(model, direction, config, tensors, Adapter(Path(out), tuple(edits), tuple(notes)), what)
+    gaps = [f"Incomplete: something is still written along the direction. {gap}" for gap in reach.gaps]
+    notes = gaps + [TIED] * _is_tied(model, modules) + [BIASES] * bool(biases)
+    what = (
+        "Directional ablation: the tensors below write nothing to the residual stream along one direction"
+        f"{', up to rounding what ablation hooks do' if reach.exact else ''}."
+    )
+    return _write(model, direction, config, tensors, Adapter(folder, tuple(edits), tuple(notes)), what)
 
 
 @torch.no_grad()
@@ -95,6 +108,7 @@ def export_addition_lora(
     At layer 0 a rank-one matrix adds c·r to every row of the embedding. Works where the base model has no bias, too.
     Raises UnsupportedModel where no bias can carry it, and the errors of `export_lora`.
     """
+    folder = new_folder(out)
     found = carrier(model, direction, coefficient=coefficient, layer=layer)
     module = model.network.get_submodule(found.module)
     if not isinstance(module, nn.Linear | Conv1D | nn.Embedding):
@@ -115,7 +129,7 @@ def export_addition_lora(
     tensor = f"{found.module}.{'weight' if found.is_table else 'bias'}"
     where = direction.layer if layer is None else layer
     what = f"Activation addition: {coefficient:g} times one direction is added to the residual stream at layer {where}."
-    return _write(model, direction, config, tensors, Adapter(Path(out), (tensor,), tuple(notes)), what)
+    return _write(model, direction, config, tensors, Adapter(folder, (tensor,), tuple(notes)), what)
 
 
 def _targets(model: ChatModel, names: Sequence[str], biases: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -253,12 +267,11 @@ def _write(
     model: ChatModel, direction: Direction, config: Any, tensors: dict[str, Tensor], adapter: Adapter, what: str
 ) -> Adapter:
     folder = adapter.folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} holds something already. Give a new or empty folder for the adapter.")
     write_bytes(folder / "adapter_model.safetensors", save(tensors, {"format": "pt"}))
-    settings = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    write_text(folder / "adapter_config.json", json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n")
     write_text(folder / "README.md", _card(model, direction, adapter, what))
+    settings = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    # Last, because nothing takes the folder for an adapter without it.
+    write_text(folder / "adapter_config.json", json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n")
     return adapter
 
 

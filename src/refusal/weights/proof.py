@@ -4,8 +4,9 @@ import gc
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable
 from refusal.extraction import Prompts, encode
 from refusal.generation import greedy_tokens
-from refusal.interventions import ablate
+from refusal.interventions import ablate, add
 from refusal.model import ChatModel, load_model
 from refusal.weights.memory import copied
 from refusal.weights.safetensors_files import FLOATS, read_files
@@ -69,15 +70,19 @@ def verify_export(
     direction: Direction,
     prompts: Prompts,
     *,
+    intervention: Literal["ablation", "addition"] = "ablation",
+    coefficient: float = 1.0,
+    layer: int | None = None,
     max_new_tokens: int = 32,
     limit: float | None = None,
     dtype: str = "auto",
     device: str = "auto",
     architecture: Architecture | None = None,
 ) -> Proof:
-    """Run a model under ablation hooks and its export (checkpoint or LoRA folder) on the same prompts, and compare.
+    """Run a model under hooks and its export (checkpoint or LoRA folder) on the same prompts, and compare.
 
-    A proof holds when no logit differs by more than `limit` of the largest change that ablation makes; by default that
+    The hooks are those of ablation, or of addition with `coefficient` and `layer`. A proof holds when no logit differs
+    by more than `limit` of the largest change that they make; by default that
     is what rounding to the export's dtype may do (1/16 for bfloat16, 1/128 for float16, 1/1000 for float32). `dtype`,
     `device` and `architecture` are those of `load_model`, for a model that is not loaded yet. Raises BadInput for
     prompts on which ablation changes nothing, an export whose tokens are others, and the errors of loading either.
@@ -85,14 +90,16 @@ def verify_export(
     given = isinstance(model, ChatModel)
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "architecture": architecture}
     source: Any = model if isinstance(model, ChatModel) else load_model(model, **loading)
-    name, reach, asked = source.name, source.architecture.edit, encode(source, prompts)
-    with ablate(source, direction):
+    name, asked = source.name, encode(source, prompts)
+    reach = source.architecture.edit if intervention == "ablation" else EXACT
+    steered = partial(add, coefficient=coefficient, layer=layer)
+    with (ablate if intervention == "ablation" else steered)(source, direction):
         ablated = greedy_tokens(source, prompts, max_new_tokens=max_new_tokens)
         sequences = [*asked, *(list(prompt) + answer for prompt, answer in zip(asked, ablated, strict=True))]
         wanted = engine.last_logits(source, sequences)
     effect = _largest(engine.last_logits(source, sequences), wanted)
     if not effect > 0:
-        raise BadInput("Ablation changes no logit on these prompts, so they prove nothing. Give others.")
+        raise BadInput(f"The {intervention} changes no logit on these prompts, so they prove nothing. Give others.")
     plain = greedy_tokens(source, prompts, max_new_tokens=max_new_tokens)
     if not given and not is_adapter(export):  # two models at once may be more than memory holds
         source = None
@@ -131,6 +138,8 @@ def load_export(
     its system prompt and row. Raises BadInput for an unfinished export, Unavailable for an adapter without peft.
     """
     folder = Path(export)
+    if folder.is_file():
+        raise BadInput(f"{folder} is a file. Give the folder of an exported checkpoint or LoRA adapter.")
     if (folder / MARKER).exists():
         raise BadInput(f"{folder} is an export that was stopped. Run the same export again to finish it.")
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "architecture": architecture}

@@ -23,6 +23,7 @@ from refusal.model import ChatModel
 from refusal.records import write_bytes
 from refusal.weights.bias import layer_of
 from refusal.weights.gguf import ARCHITECTURE, INSTALL
+from refusal.weights.target import new_file
 
 KINDS = (
     "a direction of this package (.safetensors), the official code's direction.pt, a control vector of llama.cpp "
@@ -94,20 +95,22 @@ def export_steered(
     (name,) = (name for name, module in model.network.base_model.named_modules() if module is block)
     vector = for_model(direction.vector, model).to(model.network.dtype)
     entry = {"steering_vector": vector, "steering_coefficient": float(coefficient), "action": "add", "bias": None}
-    data = io.BytesIO()
+    path, data = new_file(out), io.BytesIO()
     torch.save({name: entry}, data)
-    write_bytes(Path(out), data.getvalue())
-    return Path(out)
+    write_bytes(path, data.getvalue())
+    return path
 
 
 def _chosen(path: Path, found: Mapping[int, Direction], layer: int | None) -> Direction:
-    if layer is None and len(found) == 1:
+    if len(found) == 1:  # where to add it is for its user to say
         return next(iter(found.values()))
     if layer is not None and layer in found:
         return found[layer]
     there = ", ".join(str(number) for number in sorted(found))
     wanted = "none was chosen" if layer is None else f"there is none for layer {layer}"
-    raise BadInput(f"{path} holds directions for the layers {there}, and {wanted}. Give layer=, one of these.")
+    raise BadInput(
+        f"{path} holds directions for the layers {there}, and {wanted}. Choose one of these with --layer (layer=)."
+    )
 
 
 def _official(path: Path, value: Tensor, layer: int | None) -> dict[int, Direction]:

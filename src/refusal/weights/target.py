@@ -1,0 +1,32 @@
+"""Where an export may be written: never over something, and never into what it is made from."""
+
+from pathlib import Path
+
+from refusal.errors import BadInput
+
+
+def new_folder(out: Path | str) -> Path:
+    """Return a folder that is not there or empty. Raises BadInput for any other."""
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} holds something already. Give a new or empty folder.")
+    return folder
+
+
+def new_file(out: Path | str) -> Path:
+    """Return a file that is not there. Raises BadInput for one that is."""
+    path = Path(out)
+    if path.exists():
+        raise BadInput(f"{path} is there already, and an export writes over nothing. Give a new file.")
+    return path
+
+
+def outside(out: Path | str, source: Path) -> Path:
+    """Return an output path that has nothing to do with the source folder. Raises BadInput for any other."""
+    there, here = Path(out).resolve(), source.resolve()
+    if there == here or here in there.parents or there in here.parents:
+        raise BadInput(
+            f"The output folder {out} is, holds, or lies in the source {source}, which is never written to. "
+            "Give another folder."
+        )
+    return there
