@@ -133,7 +133,7 @@ def test_a_template_with_nothing_behind_the_instruction_is_refused():
         with_template("{{ bos_token }}{{ messages[-1]['content'] }}")
 
 
-@pytest.mark.parametrize("name", ["no/such-model", "/no/such/folder", "./no such folder", "organsim"])
+@pytest.mark.parametrize("name", ["no/such-model", "/no/such/folder", "./no such folder", "no-such-model"])
 def test_a_name_that_is_neither_folder_nor_hub_id_names_the_remedy(name):
     with pytest.raises(BadInput, match=r"could not be loaded.*Give a folder.*Hub id \(check the spelling") as caught:
         load_model(name)

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from refusal.architectures.families import ROWS
 from refusal.architectures.row import COMPONENT_FREE, EXACT, MEASURED, Architecture
 
-CHECKED = "tiny model: hooks, addition, edit, generation"  # tests/test_zoo.py, for every model_type of every row
+# tests/test_zoo.py, for every model_type of every row.
+CHECKED = "tiny random model: hooks leave nothing along r̂, addition adds c·r, a direction is found, {edit}"
+EDIT = {
+    EXACT: "edited weights = hooks",
+    COMPONENT_FREE: "edited weights write nothing along r̂",
+    MEASURED: "what edited weights leave is measured",
+}
 REACH = {
     EXACT: "edited weights are the ablated model",
     COMPONENT_FREE: "nothing is written along r̂; a norm behind the writer keeps a length that ablation changes",
@@ -28,7 +34,7 @@ def _entry(row: Architecture, model_type: str) -> dict[str, str]:
         "why": _why(row),
         "tied embeddings": "untied by the edit, where they are tied",
         "padding": "masked" if row.padding else "not masked: prompts of one length share a batch",
-        "checked": CHECKED,
+        "checked": CHECKED.format(edit=EDIT[row.edit]),
         "note": row.note,
     }
 
