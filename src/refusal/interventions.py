@@ -57,10 +57,7 @@ def add(
     The vector keeps its own length. `layer` defaults to the direction's own and has to be given with rows `b d`.
     Raises BadInput for a layer that the model does not have.
     """
-    if layer is None:
-        layer = direction.layer if isinstance(direction, Direction) else None
-    if layer is None or layer not in range(model.n_layers):
-        raise BadInput(f"Cannot add at layer {layer}: give a layer from 0 to {model.n_layers - 1}.")
+    layer = layer_of(model, direction, layer)
     vector = _for_stream(direction.vector if isinstance(direction, Direction) else direction, model)
     block = blocks(model.network, model.architecture)[layer]
     with _change_input(block, lambda x: equations.add(x, vector, coefficient)):
@@ -112,6 +109,15 @@ def _keep(into: list[Tensor], positions: slice, x: Tensor) -> Tensor:
     stream = x[0] if x.ndim == 4 else x  # gemma3n: several streams, of which a row requires the first to be read
     into.append(stream[:, positions].clone())  # a view would keep all of it, and falcon adds in place later
     return x
+
+
+def layer_of(model: ChatModel, direction: Direction | Rows, layer: int | None) -> int:
+    """Return the layer to add at: the given one, else the direction's own. Raises BadInput when there is no such."""
+    if layer is None:
+        layer = direction.layer if isinstance(direction, Direction) else None
+    if layer is None or layer not in range(model.n_layers):
+        raise BadInput(f"Cannot add at layer {layer}: give a layer from 0 to {model.n_layers - 1}.")
+    return layer
 
 
 def for_model(vector: Float[Tensor, "*n d"], model: ChatModel) -> Float[Tensor, "*n d"]:

@@ -31,16 +31,9 @@ def _entry(row: Architecture, model_type: str) -> dict[str, str]:
         "blocks": row.blocks,
         "writers": ", ".join(writer.name for writer in row.writers),
         "weight edit": row.edit,
-        "why": _why(row),
+        "why": row.leaks or REACH[row.edit],
         "tied embeddings": "untied by the edit, where they are tied",
         "padding": "masked" if row.padding else "not masked: prompts of one length share a batch",
         "checked": CHECKED.format(edit=EDIT[row.edit]),
         "note": row.note,
     }
-
-
-def _why(row: Architecture) -> str:
-    if row.edit != MEASURED:
-        return REACH[row.edit]
-    leaks = [row.leak, *(f"{writer.name}: {writer.leak}" for writer in row.writers if writer.leak)]
-    return "; ".join(dict.fromkeys(filter(None, leaks)))

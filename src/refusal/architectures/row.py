@@ -55,9 +55,15 @@ class Architecture:
     note: str = ""
 
     @property
+    def leaks(self) -> str:
+        """Every reason why something may be written along r̂ after an edit; "" where there is none."""
+        found = [self.leak, *(f"{writer.name}: {writer.leak}" for writer in self.writers if writer.leak)]
+        return "; ".join(dict.fromkeys(filter(None, found)))
+
+    @property
     def edit(self) -> str:
         """What a weight edit reaches: EXACT, COMPONENT_FREE or MEASURED."""
-        if self.leak or any(writer.leak for writer in self.writers):
+        if self.leaks:
             return MEASURED
         return COMPONENT_FREE if any(writer.norm for writer in self.writers) else EXACT
 

@@ -19,8 +19,8 @@ from transformers.pytorch_utils import Conv1D
 from refusal import engine, equations
 from refusal.architectures import writers
 from refusal.direction import Direction
-from refusal.errors import BadInput, UnsupportedModel
-from refusal.interventions import add, capture, for_model
+from refusal.errors import UnsupportedModel
+from refusal.interventions import add, capture, for_model, layer_of
 from refusal.model import PROBES, ChatModel
 from refusal.records import disk_error
 from refusal.weights.memory import copied, untie
@@ -99,14 +99,6 @@ def export_addition(
     except OSError as error:
         raise disk_error(folder, error) from error
     return baked
-
-
-def layer_of(model: ChatModel, direction: Direction, layer: int | None) -> int:
-    """Return the layer to add at: the given one, else the direction's own. Raises BadInput when there is no such."""
-    chosen = direction.layer if layer is None else layer
-    if chosen not in range(model.n_layers):
-        raise BadInput(f"Cannot add at layer {chosen}: give a layer from 0 to {model.n_layers - 1}.")
-    return chosen
 
 
 @torch.no_grad()

@@ -166,7 +166,7 @@ def covered(layout: Layout, shares: Mapping[str, Sequence[float]]) -> Coverage:
         edited, exact, why = _verdict(place.writer, layout.row, place.problem)
         return Covered(stored.name, stored.shape, stored.dtype, edited, exact, why, before, after)
 
-    return Coverage(tuple(one(place) for place in layout.places), layout.unloaded, _leak(layout.row))
+    return Coverage(tuple(one(place) for place in layout.places), layout.unloaded, layout.row.leaks)
 
 
 def _of_model(model: ChatModel, direction: Direction | None, edited: ChatModel | None) -> Coverage:
@@ -186,7 +186,7 @@ def _of_model(model: ChatModel, direction: Direction | None, edited: ChatModel |
         verdict = _verdict(writer, model.architecture, problem)
         dtype = str(tensor.dtype).removeprefix("torch.")
         found.append(Covered(writer.name, tuple(tensor.shape), dtype, *verdict, before, after))
-    return Coverage(tuple(found), (), _leak(model.architecture))
+    return Coverage(tuple(found), (), model.architecture.leaks)
 
 
 def _verdict(writer: Writer, row: Architecture, problem: str) -> tuple[bool, bool, str]:
@@ -197,8 +197,3 @@ def _verdict(writer: Writer, row: Architecture, problem: str) -> tuple[bool, boo
         return True, not row.leak, "writes straight to the stream"
     gain = writer.norm.name
     return True, False, f"writes through the norm '{gain}': nothing along the direction passes it, its length changes"
-
-
-def _leak(row: Architecture) -> str:
-    leaks = [row.leak, *(f"{writer.name}: {writer.leak}" for writer in row.writers if writer.leak)]
-    return "; ".join(dict.fromkeys(filter(None, leaks)))

@@ -82,10 +82,10 @@ def verify_export(
     """Run a model under hooks and its export (checkpoint or LoRA folder) on the same prompts, and compare.
 
     The hooks are those of ablation, or of addition with `coefficient` and `layer`. A proof holds when no logit differs
-    by more than `limit` of the largest change that they make; by default that
-    is what rounding to the export's dtype may do (1/16 for bfloat16, 1/128 for float16, 1/1000 for float32). `dtype`,
-    `device` and `architecture` are those of `load_model`, for a model that is not loaded yet. Raises BadInput for
-    prompts on which ablation changes nothing, an export whose tokens are others, and the errors of loading either.
+    by more than `limit` of the largest change that they make; by default that is what rounding to the export's dtype
+    may do (1/16 for bfloat16, 1/128 for float16, 1/1000 for float32). `dtype`, `device` and `architecture` are those of
+    `load_model`, for a model that is not loaded yet. Raises BadInput for prompts on which the hooks change nothing, an
+    export whose tokens are others, and the errors of loading either.
     """
     given = isinstance(model, ChatModel)
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "architecture": architecture}

@@ -18,10 +18,9 @@ from torch import Tensor
 from refusal.architectures import blocks
 from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable
-from refusal.interventions import for_model
+from refusal.interventions import for_model, layer_of
 from refusal.model import ChatModel
 from refusal.records import write_bytes
-from refusal.weights.bias import layer_of
 from refusal.weights.gguf import ARCHITECTURE, INSTALL
 from refusal.weights.target import new_file
 
