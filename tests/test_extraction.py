@@ -9,6 +9,7 @@ import tiny
 from refusal import engine, equations, extraction
 from refusal.errors import TooFewPrompts
 from refusal.extraction import encode, filter_prompts, mean_difference, projections, refusal_scores, resid_norm
+from refusal.fingerprint import fingerprint
 from refusal.prompts import Prompt
 
 HARMFUL, HARMLESS = tiny.PROMPTS[:3], tiny.PROMPTS[2:]
@@ -38,7 +39,8 @@ def test_candidates_are_the_means_of_each_class_at_every_position_and_layer(fami
         assert kept.shape == (5, tiny.LAYERS, tiny.D)
         assert torch.allclose(kept, expected, atol=1e-5)
     assert candidates.tokens == tiny.POST_INSTRUCTION
-    assert candidates.origin == {"model": model.name, "harmful": 3, "harmless": 3}
+    own = {"model": model.name, "fingerprint": fingerprint(model)}
+    assert candidates.origin == {**own, "harmful": 3, "harmless": 3}
 
 
 def test_nothing_differs_at_layer_0_and_something_does_behind_it():

@@ -32,7 +32,7 @@ def saved(bundled, harmful, harmless, tmp_path_factory):
     """A direction of the bundled model, as a file."""
     candidates = mean_difference(bundled, harmful.train[:32], harmless.train[:32])
     path = tmp_path_factory.mktemp("forms") / "direction.safetensors"
-    Direction(candidates.differences[-1, LAYER], LAYER, -1).save(path)
+    candidates.at(-1, LAYER).save(path)
     return str(path)
 
 

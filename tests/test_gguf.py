@@ -12,14 +12,14 @@ import torch
 import tiny
 from refusal import engine
 from refusal.direction import Direction
-from refusal.errors import BadInput, Unavailable, UnsupportedModel
+from refusal.errors import BadInput, Unavailable
 from refusal.interventions import add
 from refusal.weights.gguf import export_control_vector
 
 
 def test_the_file_reads_back_as_one_direction_behind_the_block_before(tmp_path):
     direction = tiny.direction(tiny.shared(), layer=2)
-    path = export_control_vector(direction, tmp_path / "c.gguf", model_type="llama", n_layers=3, coefficient=-1.5)
+    path = export_control_vector(tiny.shared(), direction, tmp_path / "c.gguf", coefficient=-1.5)
     reader = gguf.GGUFReader(path)
     assert reader.fields["general.architecture"].contents() == "controlvector"
     assert reader.fields["controlvector.model_hint"].contents() == "llama"
@@ -33,7 +33,7 @@ def test_the_file_reads_back_as_one_direction_behind_the_block_before(tmp_path):
 def test_the_same_direction_is_the_same_bytes(tmp_path):
     direction = tiny.direction(tiny.shared(), layer=2)
     for name in ("a", "b"):
-        export_control_vector(direction, tmp_path / name, model_type="llama", n_layers=3)
+        export_control_vector(tiny.shared(), direction, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -41,25 +41,14 @@ def test_the_same_direction_is_the_same_bytes(tmp_path):
 def test_a_layer_that_the_format_cannot_say_is_refused(layer, message, tmp_path):
     direction = tiny.direction(tiny.shared(), layer=2)
     with pytest.raises(BadInput, match=f"at layer {layer}.*{message}"):
-        export_control_vector(direction, tmp_path / "c.gguf", model_type="llama", n_layers=3, layer=layer)
+        export_control_vector(tiny.shared(), direction, tmp_path / "c.gguf", layer=layer)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_ablation_is_refused_and_the_checkpoint_offered(tmp_path):
-    with pytest.raises(UnsupportedModel, match=r"only adds.*Export a checkpoint"):
-        export_control_vector(
-            tiny.direction(tiny.shared(), layer=2),
-            tmp_path / "c.gguf",
-            model_type="llama",
-            n_layers=3,
-            intervention="ablation",
-        )
 
 
 def test_without_gguf_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(Unavailable, match=r"refusal\[gguf\]"):
-        export_control_vector(tiny.direction(tiny.shared(), layer=2), tmp_path / "c", model_type="llama", n_layers=3)
+        export_control_vector(tiny.shared(), tiny.direction(tiny.shared(), layer=2), tmp_path / "c")
 
 
 # --- in llama.cpp itself ----------------------------------------------------------------------------------------
@@ -131,9 +120,7 @@ def test_llama_cpp_finds_the_logits_of_the_hook(bundled, harmless, tmp_path):
     off = (llama_logits(llama_cpp, tmp_path / "model.gguf", prompts, bundled.n_layers) - base).abs().max()
     for layer in (2, bundled.n_layers // 2, bundled.n_layers - 1):
         direction = Direction(noise / noise.norm() * 30, layer, -1)
-        vector = export_control_vector(
-            direction, tmp_path / f"{layer}.gguf", model_type="llama", n_layers=bundled.n_layers
-        )
+        vector = export_control_vector(bundled, direction, tmp_path / f"{layer}.gguf")
         steered = llama_logits(llama_cpp, tmp_path / "model.gguf", prompts, bundled.n_layers, vector)
         with add(bundled, direction):
             hooked = engine.last_logits(bundled, prompts)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "refusal"
 FLOORS = {
     **dict.fromkeys(["equations", "errors", "config", "records", "statistics", "rule", "results"], 1),
-    **dict.fromkeys(["direction", "architectures", "model", "prompts"], 2),
+    **dict.fromkeys(["direction", "architectures", "model", "fingerprint", "prompts"], 2),
     **dict.fromkeys(["interventions", "engine"], 3),
     **dict.fromkeys(["extraction", "refusal_tokens", "selection", "generation", "judges", "weights", "losses"], 4),
     **dict.fromkeys(["capabilities", "mechanism"], 4),

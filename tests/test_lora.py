@@ -280,11 +280,11 @@ def test_an_addition_where_the_base_has_a_bias_merges_and_elsewhere_peft_refuses
         base = tiny.chat_model(family)
         _, tuned = beside(base, folder)
         if family == "llama":
-            assert "an error when it is merged" in notes[0]
+            assert "an error when it is merged" in notes[-1]
             with pytest.raises(RuntimeError, match="base layer has no bias"):
                 tuned.merge_and_unload()
         else:
-            assert notes == ()
+            assert not any("merged" in note for note in notes)
             with add(model, direction):
                 assert close(logits(replace(base, network=tuned.merge_and_unload())), logits(model))
 

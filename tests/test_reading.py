@@ -94,7 +94,7 @@ def control_vector(path, vectors, architecture="controlvector"):
 
 
 def test_our_own_control_vector_comes_back_at_its_layer(direction, tmp_path):
-    path = export_control_vector(direction, tmp_path / "c.gguf", model_type="llama", n_layers=3, coefficient=2.0)
+    path = export_control_vector(tiny.shared(), direction, tmp_path / "c.gguf", coefficient=2.0)
     read = load_direction(path)
     assert read.layer == 2
     assert torch.equal(read.vector, (direction.vector * 2).float())

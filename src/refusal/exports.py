@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from refusal.direction import Direction
 from refusal.errors import BadSetting
-from refusal.interventions import for_model
 from refusal.model import load_model
 from refusal.prompts import load_prompts
 from refusal.records import read_json
@@ -21,6 +20,7 @@ from refusal.weights import (
 )
 from refusal.weights.gguf import export_control_vector
 from refusal.weights.lora import export_addition_lora
+from refusal.weights.provenance import check_model
 from refusal.weights.reading import export_steered
 from refusal.weights.target import outside
 
@@ -32,6 +32,11 @@ USUAL: Mapping[Form, Intervention] = {
     "lora": "ablation",
     "gguf": "addition",
     "steered": "addition",
+}
+ONLY_ADDING: Mapping[Form, str] = {
+    "gguf": "Directional ablation has no form in GGUF: a control vector only adds. Export a checkpoint and convert "
+    "that with llama.cpp's convert_hf_to_gguf.py, which takes it like any other.",
+    "steered": "A steering file can only add, so there is none for ablation. Export a checkpoint instead.",
 }
 
 
@@ -47,10 +52,12 @@ def export(
     tied: Literal["untie", "refuse"],
     incomplete_ok: bool,
     effect: Path | None,
+    from_another_model: bool,
 ) -> dict[str, Any]:
     """Write one intervention in one form, and return what was written and what it covers.
 
     `effect` is a file of measured results, such as the results.json of a run, for the model card of a checkpoint.
+    `from_another_model` lets a direction pass that was found in other weights.
     Raises BadSetting for a setting that the form has no use for, and the errors of each form.
     """
     kind: Intervention = intervention or USUAL[form]
@@ -59,28 +66,34 @@ def export(
         outside(out, Path(model))
     direction = load_direction(saved, layer=layer)
     done = {"form": form, "intervention": kind, "out": str(out)}
-    match form, kind:
-        case "checkpoint", "ablation":
-            measured = None if effect is None else read_json(effect)
-            made = export_checkpoint(model, direction, out, tied=tied, incomplete_ok=incomplete_ok, effect=measured)
-            return done | made.record()
-        case "lora", "ablation":
-            chat = load_model(model)
-            adapter = export_lora(chat, direction, out, incomplete_ok=incomplete_ok)
-            return done | adapter.record() | {"coverage": coverage(chat, direction).record()}
-        case "checkpoint", "addition":
-            written = bias.export_addition(load_model(model), direction, out, coefficient=coefficient, layer=layer)
+    if (form, kind) == ("checkpoint", "ablation"):
+        made = export_checkpoint(
+            model,
+            direction,
+            out,
+            tied=tied,
+            incomplete_ok=incomplete_ok,
+            effect=None if effect is None else read_json(effect),
+            from_another_model=from_another_model,
+        )
+        return done | made.record()
+    chat = load_model(model)
+    if (form, kind) == ("lora", "ablation"):
+        adapter = export_lora(chat, direction, out, incomplete_ok=incomplete_ok, from_another_model=from_another_model)
+        return done | adapter.record() | {"coverage": coverage(chat, direction).record()}
+    adding: dict[str, Any] = {"coefficient": coefficient, "layer": layer, "from_another_model": from_another_model}
+    match form:
+        case "checkpoint":
+            written = bias.export_addition(chat, direction, out, **adding)
             return done | {"where": written.choices["addition"]}
-        case "lora", "addition":
-            chat = load_model(model)
-            return done | export_addition_lora(chat, direction, out, coefficient=coefficient, layer=layer).record()
-        case "steered", "addition":
-            export_steered(load_model(model), direction, out, coefficient=coefficient, layer=layer)
-            return done | {"where": _where(direction, layer)}
-        case "gguf", _:
-            _control_vector(model, direction, out, kind, coefficient, layer)
-            return done | {"where": _where(direction, layer)}
-    raise BadSetting(f"A steering file can only add, so there is none for {kind}. Export a checkpoint instead.")
+        case "lora":
+            return done | export_addition_lora(chat, direction, out, **adding).record()
+        case "steered":
+            export_steered(chat, direction, out, **adding)
+        case "gguf":
+            export_control_vector(chat, direction, out, **adding)
+    notes = check_model(direction, chat, from_another_model=from_another_model)
+    return done | {"where": _where(direction, layer), "notes": list(notes)}
 
 
 def headlines(made: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,24 +163,10 @@ def _check_settings(form: Form, kind: Intervention, *, moved: bool, careful: boo
         raise BadSetting("Ablation has no coefficient. Leave --coefficient out, or give --intervention addition.")
     if careful and (form, kind) != ("checkpoint", "ablation"):
         raise BadSetting("--tied and --effect are for checkpoints with the direction ablated. Leave them out.")
+    if kind == "ablation" and form in ONLY_ADDING:
+        raise BadSetting(ONLY_ADDING[form])
 
 
 def _where(direction: Direction, layer: int | None) -> str:
     chosen = direction.layer if layer is None else layer
     return f"added behind block {chosen - 1}: resid_pre of layer {chosen}"
-
-
-def _control_vector(
-    model: str, direction: Direction, out: Path, kind: str, coefficient: float, layer: int | None
-) -> None:
-    chat = load_model(model)
-    for_model(direction.vector, chat)  # of this model's width
-    export_control_vector(
-        direction,
-        out,
-        model_type=str(chat.network.config.model_type),
-        n_layers=chat.n_layers,
-        coefficient=coefficient,
-        layer=layer,
-        intervention=kind,
-    )

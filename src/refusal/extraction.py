@@ -9,6 +9,7 @@ from torch import Tensor
 from refusal import engine, equations
 from refusal.direction import Candidates, Direction
 from refusal.errors import BadInput, TooFewPrompts
+from refusal.fingerprint import fingerprint
 from refusal.interventions import capture
 from refusal.model import ChatModel
 from refusal.prompts import Prompt, PromptSet
@@ -63,11 +64,13 @@ def filter_prompts(
 def mean_difference(model: ChatModel, harmful: Prompts, harmless: Prompts) -> Candidates:
     """Average resid_pre of every layer at every post-instruction position over two contrasting sets.
 
-    The differences of these means are the candidate directions (paper eq. 1 and 2). Means are streamed in float64.
+    The differences of these means are the candidate directions (paper eq. 1 and 2). Means are streamed in float64, and
+    `origin` holds a fingerprint of the weights, by which an export knows its own directions.
     Raises TooFewPrompts when a set is empty.
     """
     means = [_mean(model, prompts) for prompts in (harmful, harmless)]
-    origin = {"model": model.name, "harmful": len(harmful), "harmless": len(harmless)}
+    counts = {"harmful": len(harmful), "harmless": len(harmless)}
+    origin = {"model": model.name, "fingerprint": fingerprint(model), **counts}
     return Candidates(means[0], means[1], model.post_instruction_tokens, origin)
 
 

@@ -4,6 +4,7 @@ removal.py            what the edit does to one tensor: a rank-one removal
 memory.py             a loaded network: orthogonalize
 checkpoint.py         the files of a checkpoint, streamed: export_checkpoint
   target.py             where an export may be written
+  provenance.py         whether the direction is this model's own
   source.py             where a model's files are
   safetensors_files.py  which tensors they hold, and where
   names.py              what each tensor on disk is in the network

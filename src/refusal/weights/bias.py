@@ -24,6 +24,7 @@ from refusal.interventions import add, capture, for_model, layer_of
 from refusal.model import PROBES, ChatModel
 from refusal.records import disk_error
 from refusal.weights.memory import copied, untie
+from refusal.weights.provenance import check_model
 from refusal.weights.target import new_folder
 
 ROUNDINGS = 8  # of the sums between a module and the next block's input, in units of the dtype's precision
@@ -79,13 +80,16 @@ def export_addition(
     *,
     coefficient: float = 1.0,
     layer: int | None = None,
+    from_another_model: bool = False,
 ) -> ChatModel:
     """Write a checkpoint folder of the model with the addition baked in, and return that model.
 
     Raises UnsupportedModel where the family's config cannot say that the bias is there (a loader would drop it in
-    silence), BadInput for a folder that holds something, and the errors of `bake_addition`.
+    silence), BadInput for a folder that holds something and for a direction that was found in other weights unless
+    `from_another_model`, and the errors of `bake_addition`.
     """
     folder = new_folder(out)
+    check_model(direction, model, from_another_model=from_another_model)
     baked = bake_addition(model, direction, coefficient=coefficient, layer=layer)
     if not _loads_back(baked.network):
         raise UnsupportedModel(

@@ -17,6 +17,7 @@ from refusal.records import disk_error, file_hash, write_bytes, write_json, writ
 from refusal.weights.card import CARD, RECORD, SOURCE_CARD, SUMS, describe_direction, direction_hash, model_card
 from refusal.weights.covering import Coverage, covered, planned
 from refusal.weights.names import Layout, Tie, lay_out
+from refusal.weights.provenance import check_origin, files_fingerprint
 from refusal.weights.safetensors_files import INDEX, SINGLE, Files, read_files
 from refusal.weights.source import source_folder
 from refusal.weights.streamed import Edit, header_growth, write_edited
@@ -79,6 +80,7 @@ def export_checkpoint(
     effect: Mapping[str, Any] | None = None,
     checksums: bool = True,
     architecture: Architecture | None = None,
+    from_another_model: bool = False,
 ) -> Export:
     """Write a checkpoint whose writers no longer write along r̂ (paper eq. 5, section E), without loading the model.
 
@@ -86,10 +88,13 @@ def export_checkpoint(
     rounded once to its own dtype, a matrix at a time; a second try after a kill goes on and ends in the same bytes.
     Tied embeddings are untied, or refused. `effect` holds measured results for the model card, `checksums` costs about
     as much processor time as the copy, and `architecture` is a row of your own. Before anything is written: BadInput
-    for a source, direction or folder that does not fit, UnsupportedModel for a model that cannot be edited on disk, or
-    not completely unless `incomplete_ok`, Unavailable for a disk without room. The source is only read.
+    for a source, direction or folder that does not fit, and for a direction that was found in other weights unless
+    `from_another_model`, UnsupportedModel for a model that cannot be edited on disk, or not completely unless
+    `incomplete_ok`, Unavailable for a disk without room. The source is only read.
     """
     plan = _plan(source, direction, tied, checksums, architecture)
+    weights = files_fingerprint(plan.files, plan.layout)
+    notes = check_origin(direction, weights, plan.name, from_another_model=from_another_model)
     before = covered(plan.layout, {})
     before.require_complete(plan.name, incomplete_ok=incomplete_ok)
     folder = outside(out, plan.files.folder)
@@ -99,7 +104,7 @@ def export_checkpoint(
     try:
         marker.begin()
         _write_files(plan, marker)
-        return _finish(plan, marker, effect)
+        return _finish(plan, marker, (*notes, *_unloaded(plan.layout)), effect)
     except OSError as error:
         raise disk_error(folder, error) from error
 
@@ -202,7 +207,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def _finish(plan: _Plan, marker: Unfinished, effect: Mapping[str, Any] | None) -> Export:
+def _finish(plan: _Plan, marker: Unfinished, notes: tuple[str, ...], effect: Mapping[str, Any] | None) -> Export:
     shares = {name: pair for entry in marker.done.values() for name, pair in entry["shares"].items()}
     left_out, folder = tuple(plan.files.other_weights), plan.files.folder
     export = Export(
@@ -212,7 +217,7 @@ def _finish(plan: _Plan, marker: Unfinished, effect: Mapping[str, Any] | None) -
         covered(plan.layout, shares),
         plan.tie is not None,
         left_out,
-        _notes(plan),
+        notes,
     )
     card = model_card(
         plan.name,
@@ -235,17 +240,8 @@ def _finish(plan: _Plan, marker: Unfinished, effect: Mapping[str, Any] | None) -
     return export
 
 
-def _notes(plan: _Plan) -> tuple[str, ...]:
-    notes = []
-    found_in = plan.direction.origin.get("model")
-    if found_in is not None and Path(str(found_in)).name != Path(plan.name).name:
-        notes.append(
-            f"The direction says that it was found in '{found_in}', and this is '{plan.name}'; only the width of the "
-            "residual stream was compared."
-        )
-    if plan.layout.unloaded:
-        names = ", ".join(plan.layout.unloaded[:3])
-        notes.append(
-            f"{len(plan.layout.unloaded)} tensors that transformers does not load are the source's, such as {names}."
-        )
-    return tuple(notes)
+def _unloaded(layout: Layout) -> list[str]:
+    if not layout.unloaded:
+        return []
+    names = ", ".join(layout.unloaded[:3])
+    return [f"{len(layout.unloaded)} tensors that transformers does not load are the source's, such as {names}."]

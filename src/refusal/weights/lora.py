@@ -28,6 +28,7 @@ from refusal.weights.bias import carrier
 from refusal.weights.card import direction_hash
 from refusal.weights.covering import coverage
 from refusal.weights.memory import removals
+from refusal.weights.provenance import check_model
 from refusal.weights.removal import Removal
 from refusal.weights.target import new_folder
 
@@ -61,17 +62,25 @@ class Adapter:
 
 
 @torch.no_grad()
-def export_lora(model: ChatModel, direction: Direction, out: Path | str, *, incomplete_ok: bool = False) -> Adapter:
+def export_lora(
+    model: ChatModel,
+    direction: Direction,
+    out: Path | str,
+    *,
+    incomplete_ok: bool = False,
+    from_another_model: bool = False,
+) -> Adapter:
     """Write directional ablation as a rank-one LoRA adapter (paper eq. 5): every writer, the embedding included.
 
     The folder loads with `peft.PeftModel.from_pretrained(base, out)`. Its matrices are float32, whatever the model's
-    dtype. Raises BadInput for a direction of another width or a folder that holds something, UnsupportedModel for a
-    writer that an adapter cannot change and for an incomplete edit unless `incomplete_ok`, Unavailable without the
-    package peft.
+    dtype. Raises BadInput for a direction of another width, or of other weights unless `from_another_model`, and for a
+    folder that holds something, UnsupportedModel for a writer that an adapter cannot change and for an incomplete edit
+    unless `incomplete_ok`, Unavailable without the package peft.
     """
     folder, reach = new_folder(out), coverage(model)
     reach.require_complete(model.name, incomplete_ok=incomplete_ok)
     unit = for_model(direction.unit, model).cpu()
+    origin = check_model(direction, model, from_another_model=from_another_model)
     edits = {writer.name: (writer, how) for writer, how in removals(model, unit)}
     parameter = model.network.get_parameter
     biases = [name for name in edits if parameter(name).ndim == 1]
@@ -86,7 +95,7 @@ def export_lora(model: ChatModel, direction: Direction, out: Path | str, *, inco
         path, _, last = name.rpartition(".")
         tensors[f"{PREFIX}{path}.base_layer.{last}"] = how.edit(parameter(name).float().cpu(), writer.axis)
     gaps = [f"Incomplete: something is still written along the direction. {gap}" for gap in reach.gaps]
-    notes = gaps + [TIED] * _is_tied(model, modules) + [BIASES] * bool(biases)
+    notes = [*origin, *gaps] + [TIED] * _is_tied(model, modules) + [BIASES] * bool(biases)
     what = (
         "Directional ablation: the tensors below write nothing to the residual stream along one direction"
         f"{', up to rounding what ablation hooks do' if reach.exact else ''}."
@@ -102,6 +111,7 @@ def export_addition_lora(
     *,
     coefficient: float = 1.0,
     layer: int | None = None,
+    from_another_model: bool = False,
 ) -> Adapter:
     """Write activation addition as a LoRA adapter (paper eq. 3): a bias behind one module, its matrices zero.
 
@@ -109,6 +119,7 @@ def export_addition_lora(
     Raises UnsupportedModel where no bias can carry it, and the errors of `export_lora`.
     """
     folder = new_folder(out)
+    origin = check_model(direction, model, from_another_model=from_another_model)
     found = carrier(model, direction, coefficient=coefficient, layer=layer)
     module = model.network.get_submodule(found.module)
     if not isinstance(module, nn.Linear | Conv1D | nn.Embedding):
@@ -125,7 +136,7 @@ def export_addition_lora(
     if not found.is_table:
         tensors[f"{PREFIX}{found.module}.lora_B.bias"] = found.vector
     missing = not found.is_table and module.bias is None
-    notes = [TIED] * _is_tied(model, [found.module]) + [NO_MERGE] * missing
+    notes = [*origin] + [TIED] * _is_tied(model, [found.module]) + [NO_MERGE] * missing
     tensor = f"{found.module}.{'weight' if found.is_table else 'bias'}"
     where = direction.layer if layer is None else layer
     what = f"Activation addition: {coefficient:g} times one direction is added to the residual stream at layer {where}."

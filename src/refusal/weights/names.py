@@ -52,6 +52,7 @@ class Layout:
     width: int
     places: tuple[Place, ...]
     gains: Mapping[str, Stored]  # of the norms behind writers, by the name of the parameter
+    matrices: tuple[Stored, ...]  # writers that are one matrix, by name; none where one is stored in another layout
     unloaded: tuple[str, ...]  # tensors on disk that transformers does not load
     tie: "Tie | None" = None  # where the unembedding is the embedding
 
@@ -80,6 +81,7 @@ def lay_out(files: Files, architecture: Architecture | None = None) -> Layout:
     places: list[Place] = []
     unloaded: list[str] = []
     there: dict[str, Stored] = {}  # by the name of the parameter
+    matrices: dict[str, Stored | None] = {}  # the same of writers; None where it is made by a conversion
     rules = _Rules(network)
     for name in sorted(files.tensors, key=dot_natural_key):
         stored = files.tensors[name]
@@ -95,9 +97,11 @@ def lay_out(files: Files, architecture: Architecture | None = None) -> Layout:
                     raise _other_shape(stored, parameters[own])
                 continue
             places.append(_place(stored, writer, parameters[own], converter, len(loaded)))
+            if parameters[own].ndim == 2:
+                matrices[own] = stored if converter is None else None
     _refuse_missing(files, network, names, there)
     width = stream_width(network)
-    return Layout(row, width, *_checked(places, width, there), tuple(unloaded), rules.tie(there))
+    return Layout(row, width, *_checked(places, width, there), _plain(matrices), tuple(unloaded), rules.tie(there))
 
 
 def _by_name(files: Files, rows: Sequence[Architecture]) -> Layout:
@@ -118,7 +122,14 @@ def _by_name(files: Files, rows: Sequence[Architecture]) -> Layout:
     found = ((stored, row.writer(name)) for name, stored in files.tensors.items())
     places = [Place(stored, writer, writer.axis) for stored, writer in found if writer]
     width = int(files.config.get("hidden_size", 0))
-    return Layout(row, width, *_checked(places, width, files.tensors), (), None)
+    matrices: dict[str, Stored | None] = {p.stored.name: p.stored for p in places if len(p.stored.shape) == 2}
+    return Layout(row, width, *_checked(places, width, files.tensors), _plain(matrices), (), None)
+
+
+def _plain(matrices: Mapping[str, Stored | None]) -> tuple[Stored, ...]:
+    """Return tensors in the order of their parameters' names, or none where one is missing."""
+    found = [matrices[name] for name in sorted(matrices)]
+    return tuple(stored for stored in found if stored) if all(found) else ()
 
 
 def skeleton(files: Files) -> PreTrainedModel:

@@ -22,6 +22,7 @@ from refusal.interventions import for_model, layer_of
 from refusal.model import ChatModel
 from refusal.records import write_bytes
 from refusal.weights.gguf import ARCHITECTURE, INSTALL
+from refusal.weights.provenance import check_model
 from refusal.weights.target import new_file
 
 KINDS = (
@@ -80,13 +81,21 @@ def load_tensor(path: Path) -> Tensor:
 
 
 def export_steered(
-    model: ChatModel, direction: Direction, out: Path | str, *, coefficient: float = 1.0, layer: int | None = None
+    model: ChatModel,
+    direction: Direction,
+    out: Path | str,
+    *,
+    coefficient: float = 1.0,
+    layer: int | None = None,
+    from_another_model: bool = False,
 ) -> Path:
     """Write activation addition for lm-evaluation-harness (`--model steered --model_args …,steer_path=OUT`).
 
     The harness adds behind a module, so layer l is the module of block l−1; the vector is in the model's dtype and on
-    its device, because the harness converts neither. Raises BadInput for layer 0, which has no block before it.
+    its device, because the harness converts neither. Raises BadInput for layer 0, which has no block before it, and for
+    a direction that was found in other weights unless `from_another_model`.
     """
+    check_model(direction, model, from_another_model=from_another_model)
     chosen = layer_of(model, direction, layer)
     if chosen == 0:
         raise BadInput("A steering file cannot add at layer 0: no block lies before it. Choose another layer.")

@@ -76,10 +76,11 @@ def measure(source: Path, edit: Edit, edited: Path | None = None) -> Written:
     return written
 
 
-def read_tensor(folder: Path, stored: Stored) -> Tensor:
-    """Read one whole tensor, without mapping its file into memory."""
+def read_tensor(folder: Path, stored: Stored, rows: int | None = None) -> Tensor:
+    """Read one tensor, whole or its first rows, without mapping its file into memory."""
+    shape = stored.shape if rows is None else (rows, *stored.shape[1:])
     with open(folder / stored.file, "rb", buffering=0) as file:
-        return _read(file, stored, 0, stored.shape, _Room())
+        return _read(file, stored, 0, shape, _Room())
 
 
 def header_growth(source: Path, copy: tuple[Stored, str]) -> int:
