@@ -106,7 +106,8 @@ def test_measured_results_stand_in_the_card(saved, tmp_path, capsys):
         (["--as", "gguf", "--intervention", "ablation"], "only adds"),
         (["--as", "steered", "--intervention", "ablation"], "can only add"),
         (["--as", "lora", "--coefficient", "2"], "Ablation has no coefficient"),
-        (["--as", "lora", "--tied", "refuse"], "--tied and --effect are for checkpoints"),
+        (["--as", "lora", "--tied", "refuse"], "--tied is for checkpoints"),
+        (["--as", "lora", "--no-checksums"], "--no-checksums are for checkpoints"),
     ],
 )
 def test_a_form_that_cannot_hold_what_is_asked_says_so(words, message, saved, tmp_path, capsys):

@@ -161,6 +161,7 @@ def export(
     tied: Annotated[Literal["untie", "refuse"], arg(help="What to do with tied embeddings.")] = "untie",
     incomplete_ok: Annotated[bool, arg(help="Go on where not everything can be edited; the card says so.")] = False,
     effect: Annotated[Path | None, arg(help="Measured results for the model card: a run's results.json.")] = None,
+    checksums: Annotated[bool, arg(help="Hash every file of a checkpoint, at about the cost of a copy.")] = True,
     from_another_model: Annotated[bool, arg(help="Let a direction pass that was found in other weights.")] = False,
     json: Json = False,
 ) -> None:
@@ -182,6 +183,7 @@ def export(
         tied=tied,
         incomplete_ok=incomplete_ok,
         effect=effect,
+        checksums=checksums,
         from_another_model=from_another_model,
     )
     _print(made, json, lambda: _pairs(exports.headlines(made)))

@@ -52,19 +52,22 @@ def export(
     tied: Literal["untie", "refuse"],
     incomplete_ok: bool,
     effect: Path | None,
+    checksums: bool,
     from_another_model: bool,
 ) -> dict[str, Any]:
     """Write one intervention in one form, and return what was written and what it covers.
 
-    `effect` is a file of measured results, such as the results.json of a run, for the model card of a checkpoint.
+    `effect` is a file of measured results, such as the results.json of a run, for the model card of a checkpoint,
+    which has `checksums` of its files.
     `from_another_model` lets a direction pass that was found in other weights.
     Raises BadSetting for a setting that the form has no use for, and the errors of each form.
     """
     kind: Intervention = intervention or USUAL[form]
-    _check_settings(form, kind, moved=coefficient != 1.0, careful=tied != "untie" or effect is not None)
+    _check_settings(form, kind, moved=coefficient != 1.0, tied=tied, papers=effect is not None or not checksums)
     if Path(model).is_dir():
         outside(out, Path(model))
     direction = load_direction(saved, layer=layer)
+    papers: dict[str, Any] = {"effect": None if effect is None else read_json(effect), "checksums": checksums}
     done = {"form": form, "intervention": kind, "out": str(out)}
     if (form, kind) == ("checkpoint", "ablation"):
         made = export_checkpoint(
@@ -73,7 +76,7 @@ def export(
             out,
             tied=tied,
             incomplete_ok=incomplete_ok,
-            effect=None if effect is None else read_json(effect),
+            **papers,
             from_another_model=from_another_model,
         )
         return done | made.record()
@@ -82,10 +85,10 @@ def export(
         adapter = export_lora(chat, direction, out, incomplete_ok=incomplete_ok, from_another_model=from_another_model)
         return done | adapter.record() | {"coverage": coverage(chat, direction).record()}
     adding: dict[str, Any] = {"coefficient": coefficient, "layer": layer, "from_another_model": from_another_model}
+    where = _where(direction, layer)
     match form:
         case "checkpoint":
-            written = bias.export_addition(chat, direction, out, **adding)
-            return done | {"where": written.choices["addition"]}
+            where = bias.export_addition(chat, direction, out, **adding, **papers).choices["addition"]
         case "lora":
             return done | export_addition_lora(chat, direction, out, **adding).record()
         case "steered":
@@ -93,7 +96,7 @@ def export(
         case "gguf":
             export_control_vector(chat, direction, out, **adding)
     notes = check_model(direction, chat, from_another_model=from_another_model)
-    return done | {"where": _where(direction, layer), "notes": list(notes)}
+    return done | {"where": where, "notes": list(notes)}
 
 
 def headlines(made: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,11 +161,13 @@ def audit(base: str, edited: str, output: Path | None) -> dict[str, Any]:
     }
 
 
-def _check_settings(form: Form, kind: Intervention, *, moved: bool, careful: bool) -> None:
+def _check_settings(form: Form, kind: Intervention, *, moved: bool, tied: str, papers: bool) -> None:
     if moved and kind == "ablation":
         raise BadSetting("Ablation has no coefficient. Leave --coefficient out, or give --intervention addition.")
-    if careful and (form, kind) != ("checkpoint", "ablation"):
-        raise BadSetting("--tied and --effect are for checkpoints with the direction ablated. Leave them out.")
+    if tied != "untie" and (form, kind) != ("checkpoint", "ablation"):
+        raise BadSetting("--tied is for checkpoints with the direction ablated. Leave it out.")
+    if papers and form != "checkpoint":
+        raise BadSetting("--effect and --no-checksums are for checkpoints. Leave them out.")
     if kind == "ablation" and form in ONLY_ADDING:
         raise BadSetting(ONLY_ADDING[form])
 

@@ -12,7 +12,8 @@ checkpoint.py         the files of a checkpoint, streamed: export_checkpoint
   streamed.py           copy a file and change the bytes of its writers
   unfinished.py         what a stopped export has finished
   written.py            how much is written along the direction
-  card.py               the model card
+  card.py               the words of the model card
+  papers.py             card, record and sums
 lora.py               a PEFT adapter: export_lora, export_addition_lora
 bias.py               addition as a bias: bake_addition, export_addition
 gguf.py               addition as a llama.cpp control vector: export_control_vector

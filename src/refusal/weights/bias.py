@@ -4,7 +4,7 @@ Which module that is, and what multiplies its output on the way to the stream, i
 added behind the module and has to arrive whole, and the same at every position.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +22,14 @@ from refusal.direction import Direction
 from refusal.errors import UnsupportedModel
 from refusal.interventions import add, capture, for_model, layer_of
 from refusal.model import PROBES, ChatModel
-from refusal.records import disk_error
-from refusal.weights.memory import copied, untie
+from refusal.records import disk_error, file_hash
+from refusal.weights.card import addition_card
+from refusal.weights.memory import copied, is_tied, untie
+from refusal.weights.papers import CARD, FORMAT, RECORD, SUMS, describe_direction, write_papers
 from refusal.weights.provenance import check_model
-from refusal.weights.target import new_folder
+from refusal.weights.source import local_folder
+from refusal.weights.target import check_space, outside
+from refusal.weights.unfinished import MARKER, Unfinished
 
 ROUNDINGS = 8  # of the sums between a module and the next block's input, in units of the dtype's precision
 OTHER_FORMS = "Use the hook (refusal.add), or another layer."
@@ -80,16 +84,26 @@ def export_addition(
     *,
     coefficient: float = 1.0,
     layer: int | None = None,
+    effect: Mapping[str, Any] | None = None,
+    checksums: bool = True,
     from_another_model: bool = False,
 ) -> ChatModel:
     """Write a checkpoint folder of the model with the addition baked in, and return that model.
 
-    Raises UnsupportedModel where the family's config cannot say that the bias is there (a loader would drop it in
-    silence), BadInput for a folder that holds something and for a direction that was found in other weights unless
-    `from_another_model`, and the errors of `bake_addition`.
+    The weights are what transformers saves of it, in the dtype in which it was loaded, with a card (`effect` holds
+    measured results for it), a record and, with `checksums`, the hash of every file. A stopped export says so in the
+    folder, and the same one begins again. Raises UnsupportedModel where the family's config cannot say that the bias is
+    there (a loader would drop it in silence), BadInput for a folder that holds something and for a direction that was
+    found in other weights unless `from_another_model`, Unavailable for a disk without room, and the errors of
+    `bake_addition`.
     """
-    folder = new_folder(out)
-    check_model(direction, model, from_another_model=from_another_model)
+    chosen, source = layer_of(model, direction, layer), local_folder(model.name)
+    folder = outside(out, source) if source else Path(out)
+    notes = check_model(direction, model, from_another_model=from_another_model)
+    asked = {"form": "checkpoint", "intervention": "addition", "source": model.name}
+    asked |= {"direction": describe_direction(direction), "coefficient": coefficient, "layer": chosen}
+    marker = Unfinished(folder, {"format": FORMAT, **asked})
+    marker.check()
     baked = bake_addition(model, direction, coefficient=coefficient, layer=layer)
     if not _loads_back(baked.network):
         raise UnsupportedModel(
@@ -97,12 +111,34 @@ def export_addition(
             f"({baked.choices['addition']}), and a loader would drop it in silence. "
             "Export a LoRA adapter, which can, or keep the model of bake_addition in memory."
         )
+    record = asked | _made(model, baked) | {"notes": list(notes), "effect": dict(effect or {})}
+    check_space(folder, sum(tensor.nbytes for tensor in baked.network.state_dict().values()))
     try:
+        marker.begin()
         baked.network.save_pretrained(folder)
         baked.tokenizer.save_pretrained(folder)
+        card = addition_card(source, direction, record, checksums=checksums)
+        write_papers(folder, card, record, _hashes(folder) if checksums else None)
+        marker.end()
     except OSError as error:
         raise disk_error(folder, error) from error
     return baked
+
+
+def _made(model: ChatModel, baked: ChatModel) -> dict[str, Any]:
+    """Return how a model with an addition differs from the one it is made of."""
+    before, after = ({name for name, _ in one.network.named_parameters()} for one in (model, baked))
+    return {
+        "where": baked.choices["addition"],
+        "dtype": str(baked.network.dtype).removeprefix("torch."),
+        "untied": is_tied(model.network) and not is_tied(baked.network),
+        "new_biases": sum(name.endswith(".bias") and name not in before for name in after),
+    }
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.iterdir() if path.is_file() and path.name not in (MARKER, CARD, RECORD, SUMS)]
+    return {path.name: file_hash(path) for path in files if not path.name.startswith(".")}
 
 
 @torch.no_grad()

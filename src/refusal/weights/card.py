@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,17 @@ from huggingface_hub.repocard import metadata_load
 
 from refusal.direction import Direction
 from refusal.weights.covering import Coverage
+from refusal.weights.papers import CARD, RECORD, SOURCE_CARD, SUMS, direction_hash
 
-CARD, SOURCE_CARD, RECORD, SUMS = "README.md", "SOURCE_README.md", "refusal.json", "SHA256SUMS"
 PAPER = "[Refusal in Language Models Is Mediated by a Single Direction](https://arxiv.org/abs/2406.11717)"
 
-
-def direction_hash(direction: Direction) -> str:
-    """Return the SHA-256 of a direction's values as float64, so that the same vector in any dtype file is the same."""
-    return sha256(direction.vector.double().cpu().numpy().tobytes()).hexdigest()
-
-
-def describe_direction(direction: Direction) -> dict[str, Any]:
-    """Return what identifies a direction, for a record."""
-    return {
-        "sha256": direction_hash(direction),
-        "layer": direction.layer,
-        "position": direction.position,
-        "norm": direction.norm,
-        "components": len(direction.vector),
-        "origin": dict(direction.origin),
-    }
+UNTIED = (
+    "Embedding and unembedding were one matrix. Editing it would have changed the unembedding too, so the unembedding "
+    "now has a tensor of its own, the original one, and `tie_word_embeddings` is false."
+)
 
 
-def model_card(
+def ablation_card(
     name: str,
     source: Path,
     direction: Direction,
@@ -45,29 +32,68 @@ def model_card(
     effect: Mapping[str, Any] | None,
     checksums: bool,
 ) -> str:
-    """Write the card. The source's own card is kept beside it, and its licence is carried over."""
-    own = _source_metadata(source)
+    """Write the card of a checkpoint with a direction removed. The source's own card is kept beside it."""
     what = (
         f"The weights of `{name}`, edited by weight orthogonalization after {PAPER} (section E, eq. 5): every matrix "
         "and bias that writes to the residual stream no longer writes along one direction. Only these tensors differ "
         "from the source; they were computed in float32 and rounded once to the dtype they had."
     )
-    parts = [
+    differs = [*notes, *([UNTIED] if untied else [])]
+    if left_out:
+        differs.append(f"Left out, because they are the unedited weights in other files: {', '.join(left_out)}.")
+    if (source / CARD).is_file():
+        differs.append(f"The source's model card is `{SOURCE_CARD}`.")
+    parts = [what, _said_of_direction(direction), _said_of_coverage(coverage)]
+    named = f"`{RECORD}` names every edited tensor."
+    return _card(name, source, "one direction removed", parts, differs, named, effect=effect, checksums=checksums)
+
+
+def addition_card(source: Path | None, direction: Direction, record: Mapping[str, Any], *, checksums: bool) -> str:
+    """Write the card of a checkpoint with an addition baked in. `source` is the model's folder, where it is here."""
+    name, dtype, new = record["source"], record["dtype"], record["new_biases"]
+    what = (
+        f"The weights of `{name}`, with the activation addition of {PAPER} (section 2.4, eq. 3) built in: "
+        f"{record['coefficient']:g} times one direction is added to the residual stream at the input of layer "
+        f"{record['layer']}, at every position. It stands {record['where']}. No other weight differs from the source, "
+        f"but for rounding to {dtype}, in which the model was loaded."
+    )
+    differs = [*record["notes"], "The files are cut and named as transformers does it."]
+    if record["untied"]:
+        differs.append(UNTIED)
+    if new:
+        differs.append(f"New biases: {new}, zero but for the one named above; `config.json` says that they are there.")
+    parts = [what, _said_of_direction(direction)]
+    named = f"`{RECORD}` holds the same for programs."
+    return _card(
+        name, source, "one direction added", parts, differs, named, effect=record["effect"], checksums=checksums
+    )
+
+
+def _card(
+    name: str,
+    source: Path | None,
+    title: str,
+    parts: Sequence[str],
+    differs: Sequence[str],
+    named: str,
+    *,
+    effect: Mapping[str, Any] | None,
+    checksums: bool,
+) -> str:
+    own = _source_metadata(source)
+    licence = f"licence: {own['license']}" if own.get("license") else "its licence stands with it"
+    whole = [
         _front_matter(name, own),
-        f"# {Path(name).name}, one direction removed",
-        what,
-        _said_of_direction(direction),
-        _said_of_coverage(coverage),
+        f"# {Path(name).name}, {title}",
+        *parts,
         _said_of_effect(effect),
         "## What else differs",
-        "\n".join(f"- {line}" for line in _differences(source, untied, left_out, notes)),
+        "\n".join(f"- {line}" for line in differs) or "- Nothing.",
         "## Licence",
-        f"This is a derivative of `{name}`"
-        + (f" (licence: {own['license']})" if own.get("license") else ", whose files name no licence")
-        + "; the source's terms of use apply to it unchanged.",
-        f"`{RECORD}` names every edited tensor." + f" `{SUMS}` holds the hash of every file." * checksums,
+        f"This is a derivative of `{name}` ({licence}); the source's terms of use apply to it unchanged.",
+        named + f" `{SUMS}` holds the hash of every file." * checksums,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(whole) + "\n"
 
 
 def _front_matter(name: str, own: Mapping[str, Any]) -> str:
@@ -82,9 +108,9 @@ def _front_matter(name: str, own: Mapping[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
-def _source_metadata(source: Path) -> Mapping[str, Any]:
+def _source_metadata(source: Path | None) -> Mapping[str, Any]:
     try:
-        return metadata_load(source / CARD) or {}
+        return (metadata_load(source / CARD) if source else None) or {}
     except (OSError, ValueError, yaml.YAMLError):  # no card, or one without readable metadata
         return {}
 
@@ -127,17 +153,3 @@ def _said_of_effect(effect: Mapping[str, Any] | None) -> str:
         return "## Measured effect\n\nNot measured when this was exported."
     lines = (f"- {key}: {json.dumps(value, ensure_ascii=False, default=str)}" for key, value in effect.items())
     return "## Measured effect\n\n" + "\n".join(lines)
-
-
-def _differences(source: Path, untied: bool, left_out: Sequence[str], notes: Sequence[str]) -> list[str]:
-    lines = list(notes)
-    if untied:
-        lines.append(
-            "Embedding and unembedding were one matrix. Editing it would have changed the unembedding too, so the "
-            "unembedding now has a tensor of its own, the original one, and `tie_word_embeddings` is false."
-        )
-    if left_out:
-        lines.append(f"Left out, because they are the unedited weights in other files: {', '.join(left_out)}.")
-    if (source / CARD).is_file():
-        lines.append(f"The source's model card is `{SOURCE_CARD}`.")
-    return lines or ["Nothing."]

@@ -1,7 +1,6 @@
 """The edit as a checkpoint: the files of the source, with the bytes of the writers changed and nothing else."""
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -12,22 +11,30 @@ import torch
 
 from refusal.architectures import Architecture
 from refusal.direction import Direction
-from refusal.errors import Unavailable, UnsupportedModel
-from refusal.records import disk_error, file_hash, write_bytes, write_json, write_text
-from refusal.weights.card import CARD, RECORD, SOURCE_CARD, SUMS, describe_direction, direction_hash, model_card
+from refusal.errors import UnsupportedModel
+from refusal.records import disk_error, file_hash, write_bytes
+from refusal.weights.card import ablation_card
 from refusal.weights.covering import Coverage, covered, planned
 from refusal.weights.names import Layout, Tie, lay_out
+from refusal.weights.papers import (
+    CARD,
+    FORMAT,
+    RECORD,
+    SOURCE_CARD,
+    SUMS,
+    describe_direction,
+    direction_hash,
+    write_papers,
+)
 from refusal.weights.provenance import check_origin, files_fingerprint
 from refusal.weights.safetensors_files import INDEX, SINGLE, Files, read_files
 from refusal.weights.source import source_folder
 from refusal.weights.streamed import Edit, header_growth, write_edited
-from refusal.weights.target import outside
+from refusal.weights.target import check_space, outside
 from refusal.weights.unfinished import MARKER, Unfinished
 from refusal.weights.untying import check_untied, untied_config, untied_index
 
-FORMAT = 1
 WORKERS = 2  # files written at once: one is copied while another is edited
-SPARE = 1 << 24  # bytes for the card, the record and the sums
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,8 @@ class Export:
     def record(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
-            "format": FORMAT,
             "form": "checkpoint",
+            "intervention": "ablation",
             "source": self.source,
             "direction": dict(self.direction),
             "untied": self.untied,
@@ -151,16 +158,10 @@ def _settings(plan: _Plan, tied: str) -> dict[str, Any]:
 
 def _check_space(plan: _Plan, marker: Unfinished) -> None:
     sizes = {name: size for name, (size, _) in marker.settings["files"].items()}
-    need = SPARE + sum(size for name, size in sizes.items() if name not in marker.done)
+    need = sum(size for name, size in sizes.items() if name not in marker.done)
     if (copy := _copied(plan)) and copy[0].file not in marker.done:
         need += header_growth(plan.files.folder / copy[0].file, copy)
-    existing = next(path for path in (marker.folder, *marker.folder.resolve().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free < need:
-        raise Unavailable(
-            f"The export needs {need / 1e9:.2f} GB, and {existing} has {free / 1e9:.2f} GB free. Free some space, or "
-            "give a folder on another disk."
-        )
+    check_space(marker.folder, need)
 
 
 def _copied(plan: _Plan) -> tuple[Any, str] | None:
@@ -219,7 +220,7 @@ def _finish(plan: _Plan, marker: Unfinished, notes: tuple[str, ...], effect: Map
         left_out,
         notes,
     )
-    card = model_card(
+    card = ablation_card(
         plan.name,
         folder,
         plan.direction,
@@ -230,12 +231,9 @@ def _finish(plan: _Plan, marker: Unfinished, notes: tuple[str, ...], effect: Map
         effect=effect,
         checksums=plan.checksums,
     )
-    write_text(marker.folder / CARD, card)
-    write_json(marker.folder / RECORD, export.record() | {"effect": dict(effect or {})})
-    if plan.checksums:
-        hashes = {name: entry["sha256"] for name, entry in marker.done.items()}
-        hashes |= {name: file_hash(marker.folder / name) for name in (CARD, RECORD)}
-        write_text(marker.folder / SUMS, "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)))
+    hashes = {name: entry["sha256"] for name, entry in marker.done.items()}
+    record = export.record() | {"effect": dict(effect or {})}
+    write_papers(marker.folder, card, record, hashes if plan.checksums else None)
     marker.end()
     return export
 

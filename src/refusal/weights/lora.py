@@ -25,9 +25,9 @@ from refusal.interventions import for_model
 from refusal.model import PROBES, ChatModel
 from refusal.records import write_bytes, write_text
 from refusal.weights.bias import carrier
-from refusal.weights.card import direction_hash
 from refusal.weights.covering import coverage
-from refusal.weights.memory import removals
+from refusal.weights.memory import is_tied, removals
+from refusal.weights.papers import direction_hash
 from refusal.weights.provenance import check_model
 from refusal.weights.removal import Removal
 from refusal.weights.target import new_folder
@@ -168,10 +168,8 @@ def _is_table(module: nn.Module) -> bool:
 
 
 def _is_tied(model: ChatModel, modules: Sequence[str]) -> bool:
-    embedding: Any = model.network.get_input_embeddings()
-    unembedding: Any = model.network.get_output_embeddings()
-    edited = any(model.network.get_submodule(path) is embedding for path in modules)
-    return edited and unembedding.weight is embedding.weight
+    embedding = model.network.get_input_embeddings()
+    return is_tied(model.network) and any(model.network.get_submodule(path) is embedding for path in modules)
 
 
 def _difference(tensor: Tensor, writer: Writer, how: Removal) -> Pair:

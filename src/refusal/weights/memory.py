@@ -60,11 +60,18 @@ def _edit(tensor: nn.Parameter, writer: Writer, how: Removal) -> None:
     tensor.copy_(there.edit(tensor, writer.axis))
 
 
-def untie(network: PreTrainedModel) -> None:
-    """Give the unembedding a matrix of its own, so that an edit of the embedding leaves it alone."""
+def is_tied(network: PreTrainedModel) -> bool:
+    """Tell whether embedding and unembedding are one matrix."""
     embedding: Any = network.get_input_embeddings()
     unembedding: Any = network.get_output_embeddings()
-    if unembedding.weight is embedding.weight:
+    return unembedding.weight is embedding.weight
+
+
+def untie(network: PreTrainedModel) -> None:
+    """Give the unembedding a matrix of its own, so that an edit of the embedding leaves it alone."""
+    if is_tied(network):
+        embedding: Any = network.get_input_embeddings()
+        unembedding: Any = network.get_output_embeddings()
         unembedding.weight = nn.Parameter(embedding.weight.detach().clone())
         network.config.get_text_config().tie_word_embeddings = False
         network.config.tie_word_embeddings = False

@@ -10,17 +10,22 @@ from refusal.model import BUNDLED
 from refusal.weights.safetensors_files import OTHER_FORMATS
 
 
+def local_folder(model: str | Path) -> Path | None:
+    """Return the folder of a model that is here, the bundled one's included; None for any other name."""
+    if str(model) == BUNDLED:
+        from refusal.organism import checkpoint  # the bundled weights live beside the code
+
+        return Path(checkpoint("chat"))
+    return Path(model) if Path(model).is_dir() else None
+
+
 def source_folder(model: str | Path) -> Path:
     """Return the folder of a model: its own, the bundled one's, or that of a Hub snapshot, downloaded if need be.
 
     Raises BadInput for a name that is neither a folder nor a model on the Hub, Unavailable without a connection.
     """
-    if str(model) == BUNDLED:
-        from refusal.organism import checkpoint  # the bundled weights live beside the code
-
-        return Path(checkpoint("chat"))
-    if Path(model).is_dir():
-        return Path(model)
+    if (folder := local_folder(model)) is not None:
+        return folder
     if Path(model).exists():
         raise BadInput(f"{model} is a file. Give the folder of a transformers checkpoint.")
     try:
