@@ -12,7 +12,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Literal, Any, get_args, get_origin, get_type_hints
 from unittest import mock
 
 from refusal import cli, config
@@ -71,6 +71,8 @@ def _sentences() -> dict[str, str]:
 
 
 def _kind(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(get_args(hint))
     kinds = [kind.__name__ for kind in get_args(hint) or (hint,) if kind not in (Ellipsis, NoneType)]
     return f"list of {kinds[0]}" if get_origin(hint) is tuple else kinds[0]
 

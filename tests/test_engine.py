@@ -12,14 +12,16 @@ from refusal.errors import Unavailable
 LENGTHS = st.lists(st.integers(1, 40), max_size=40)
 
 
-@given(LENGTHS, st.integers(1, 120), st.none() | st.integers(1, 7))
-def test_a_plan_holds_every_index_once_and_keeps_the_budget(lengths, budget, rows):
-    batches = engine.plan(lengths, budget=budget, rows=rows)
+@given(LENGTHS, st.integers(1, 120), st.none() | st.integers(1, 7), st.sampled_from([0.0, 0.05, 0.3, 1.0]))
+def test_a_plan_holds_every_index_once_and_keeps_the_budget_and_the_waste(lengths, budget, rows, waste):
+    batches = engine.plan(lengths, budget=budget, rows=rows, waste=waste)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert batch
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
         assert rows is None or len(batch) <= rows
+        padded = len(batch) * max(lengths[i] for i in batch)
+        assert padded - sum(lengths[i] for i in batch) <= waste * padded
 
 
 @given(LENGTHS, st.integers(40, 120))
@@ -30,11 +32,23 @@ def test_a_plan_puts_like_lengths_together_longest_first(lengths, budget):
 
 @given(LENGTHS, st.integers(40, 120))
 def test_without_padding_only_like_lengths_share_a_batch(lengths, budget):
-    batches = engine.plan(lengths, budget=budget, padding=False)
+    batches = engine.plan(lengths, budget=budget, waste=0.0)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len({lengths[i] for i in batch}) == 1 for batch in batches)
     if lengths and max(lengths) * len(lengths) <= budget:
         assert len(batches) == len(set(lengths))
+
+
+def test_prompts_of_many_lengths_make_large_batches_with_little_padding():
+    lengths = [12 + i % 49 for i in range(128)]
+    batches = engine.plan(lengths)
+    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    assert 1 - sum(lengths) / padded < 0.05
+    assert len(batches) < 25
+
+
+def test_the_budget_of_a_cpu_is_fixed_and_says_why():
+    assert engine.budget_of(tiny.shared()) == engine.Budget(engine.CPU_BUDGET, "cpu: a larger batch is no faster")
 
 
 def test_padding_is_on_the_left_and_masked():
@@ -114,14 +128,18 @@ def limited(monkeypatch, fits: int) -> list[int]:
     return tried
 
 
+def of_one_length(model):
+    return [model.encode(text) for text in ("Why?", "How?", "Who?", "Was?", "Wo?!")]
+
+
 @pytest.mark.parametrize("fits", [1, 2, 3])
 def test_a_batch_that_does_not_fit_is_halved_and_the_result_is_the_same(monkeypatch, fits):
     model = tiny.shared()
-    expected = engine.last_logits(model, tokens(model))
+    expected = engine.last_logits(model, of_one_length(model))
     tried = limited(monkeypatch, fits)
-    assert torch.allclose(engine.last_logits(model, tokens(model)), expected, atol=1e-4)
-    assert tried[0] == len(tiny.PROMPTS)
-    assert sum(n for n in tried if n <= fits) == len(tiny.PROMPTS)  # each prompt once
+    assert torch.allclose(engine.last_logits(model, of_one_length(model)), expected, atol=1e-4)
+    assert tried[0] == 5
+    assert sum(n for n in tried if n <= fits) == 5  # each prompt once
 
 
 def test_a_single_prompt_that_does_not_fit_is_a_clear_error(monkeypatch):

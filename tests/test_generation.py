@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import tiny
+import zoo
 from refusal import engine, generation
 from refusal.errors import BadInput, TooFewPrompts
-from refusal.generation import Completion, generate
+from refusal.generation import Completion, generate, greedy_tokens
 from refusal.interventions import ablate, add
 from refusal.prompts import Prompt
 
@@ -89,15 +90,15 @@ def test_memory_that_runs_out_changes_nothing(monkeypatch):
     whole = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST)
     real, tried = generation._complete, []
 
-    def complete(model, tokens, settings):
+    def complete(model, tokens, *rest):
         tried.append(len(tokens))
         if len(tokens) > 2:
             raise torch.OutOfMemoryError("no memory left")
-        return real(model, tokens, settings)
+        return real(model, tokens, *rest)
 
     monkeypatch.setattr(generation, "_complete", complete)
     assert generate(model, tiny.PROMPTS, max_new_tokens=LONGEST) == whole
-    assert tried == [5, 2, 3, 1, 2]
+    assert tried == [5, 2, 2, 1]
 
 
 def test_no_more_tokens_than_asked():
@@ -122,7 +123,7 @@ def test_known_completions_are_skipped_and_new_ones_reported_by_batch(monkeypatc
     monkeypatch.setattr(generation, "ROWS", 2)
     reports: list[dict] = []
     whole = generate(model, tiny.PROMPTS, max_new_tokens=LONGEST, report=reports.append)
-    longest_first = engine.plan([len(model.encode(text)) for text in tiny.PROMPTS], rows=2)
+    longest_first = engine.plan([len(model.encode(text)) for text in tiny.PROMPTS], rows=2, waste=1.0)
     assert [list(report) for report in reports] == longest_first
     assert {i: c for report in reports for i, c in report.items()} == dict(enumerate(whole))
 
@@ -162,3 +163,51 @@ def test_answers_are_as_long_as_the_checkpoint_says_unless_told_otherwise():
     model.network.generation_config.eos_token_id = None
     assert generate(model, ["one"])[0].tokens <= 3
     assert generate(model, ["one"], max_new_tokens=2)[0].tokens <= 2
+
+
+def early_ends(model, prompts) -> list[int]:
+    """End tokens under which answers have many different lengths."""
+    said = greedy_tokens(model, prompts, max_new_tokens=40)
+    return sorted({row[min(3 * i, len(row) - 1)] for i, row in enumerate(said)})[:3]
+
+
+# Those with a state beside keys and values; their rows stay together.
+STAY = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "minimax", "bamba", "falcon_h1", "falcon_mamba", "zamba2"}
+STAY |= {"mistral3", "qwen3_vl"}
+
+
+@pytest.mark.parametrize("kind", zoo.KINDS)
+def test_rows_that_have_ended_leave_the_batch_and_change_nothing_for_the_others(kind, monkeypatch):
+    model = zoo.chat_model(kind)
+    prompts = [*tiny.PROMPTS[:3], "How are you?", "Tell me more of it", "No."]
+    own = model.network.generation_config.eos_token_id
+    model.network.generation_config.eos_token_id = early_ends(model, prompts)
+    try:
+        sizes, real = [], model.network.generate
+        monkeypatch.setattr(
+            model.network, "generate", lambda **given: (sizes.append(len(given["input_ids"])), real(**given))[1]
+        )
+        together = greedy_tokens(model, prompts, max_new_tokens=24)
+        seen = list(sizes)
+        assert together == [greedy_tokens(model, [prompt], max_new_tokens=24)[0] for prompt in prompts]
+    finally:
+        model.network.generation_config.eos_token_id = own
+    if len({len(row) for row in together}) > 2 and model.architecture.padding:
+        assert seen[0] == 1  # which only looks at what the model carries along
+        assert seen[1:] == sorted(seen[1:], reverse=True)
+        assert (len(seen) > 2) == (kind.split()[0] not in STAY)
+
+
+def test_every_prompt_can_have_a_direction_and_a_strength_of_its_own():
+    model = tiny.shared()
+    prompts, strengths = [*tiny.PROMPTS, *tiny.PROMPTS], torch.tensor([0.0, 0.5, 1.0, -1.0, 2.0] * 2)
+    vectors = torch.stack([tiny.direction(model, seed=seed // 5).vector for seed in range(10)])
+
+    def around(batch: list[int]):
+        return add(model, vectors[batch], coefficient=strengths[batch], layer=1)
+
+    found = generate(model, prompts, max_new_tokens=LONGEST, around=around)
+    for i, prompt in enumerate(prompts):
+        with add(model, tiny.direction(model, seed=i // 5), coefficient=float(strengths[i]), layer=1):
+            assert found[i] == generate(model, [prompt], max_new_tokens=LONGEST)[0]
+    assert len({c.response for c in found}) > 5

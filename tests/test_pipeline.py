@@ -158,27 +158,26 @@ def test_a_run_stopped_at_every_file_it_writes_ends_in_the_same_bytes(place, mon
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError], ids=["ctrl-c", "bug"])
-def test_a_sweep_stopped_in_the_middle_keeps_what_it_scored(place, tmp_path, monkeypatch, fault):
-    from refusal import selection
+def test_a_sweep_stopped_in_the_middle_keeps_the_layers_it_scored(place, tmp_path, monkeypatch, fault):
+    from refusal import sweep
 
-    config, score, calls = small_runs.config(place, out=tmp_path / "run"), selection.score_candidate, []
+    config, score, calls = small_runs.config(place, out=tmp_path / "run"), sweep._score, []
 
-    def count(*arguments, **settings):
-        calls.append(arguments[2:4])
-        if len(calls) == 7 and fault:
+    def count(table, measures, places):
+        calls.append(places)
+        if len(calls) == 3 and fault:
             raise fault
-        return score(*arguments, **settings)
+        score(table, measures, places)
 
-    monkeypatch.setattr(selection, "score_candidate", count)
+    monkeypatch.setattr(sweep, "_score", count)
     with pytest.raises(fault):
         pipeline.run(config)
     assert read_json(config.out / "run.json")["status"] == "stopped"
     assert not (config.out / "selection.jsonl").exists()
-    fault, done = None, calls[:6]
+    fault, stopped_at = None, calls[2]
     calls.clear()
     pipeline.run(config)
-    assert calls[0] not in done
-    assert len(calls) == 15 - 6
+    assert calls == [stopped_at]  # of three layers the last
     assert artifacts(config.out) == artifacts(place / "run")
 
 
@@ -187,11 +186,11 @@ def test_a_generation_stopped_in_the_middle_keeps_its_batches(place, tmp_path, m
 
     config, complete, batches = small_runs.config(place, out=tmp_path / "run"), generation._complete, []
 
-    def count(model, tokens, settings):
+    def count(model, tokens, *rest):
         batches.append(len(tokens))
         if len(batches) == 4:  # the second half of the second set of completions
             raise KeyboardInterrupt
-        return complete(model, tokens, settings)
+        return complete(model, tokens, *rest)
 
     monkeypatch.setattr(generation, "_complete", count)
     with pytest.raises(KeyboardInterrupt):

@@ -16,11 +16,13 @@ from refusal.rule import (
     LOW_INDUCE,
     NO_DIFFERENCE,
     NOT_A_NUMBER,
+    NOT_SCORED,
     SELECTED,
     SURVIVOR,
     Limits,
     Score,
     choose,
+    read_complete_scores,
     read_scores,
 )
 
@@ -267,3 +269,15 @@ def test_scores_that_do_not_fit_the_model_are_bad_input():
 def test_limits_that_mean_nothing_are_bad_settings(limits):
     with pytest.raises(BadSetting, match=next(iter(limits))):
         Limits(**limits)
+
+
+def test_a_fast_sweeps_table_is_not_chosen_from_under_other_limits(tmp_path):
+    path = tmp_path / "selection.jsonl"
+    rows = [
+        {"position": -1, "layer": 0, "bypass": None, "induce": -1.0, "kl": None, "verdict": NOT_SCORED},
+        {"position": -1, "layer": 1, "bypass": -1.0, "induce": 1.0, "kl": 0.0, "verdict": SELECTED},
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    assert choose(read_scores(path), 2, limits=Limits(prune_layers=0.0)).chosen.layer == 1
+    with pytest.raises(BadInput, match=r"1 of its 2 candidates were not scored.*--sweep full"):
+        read_complete_scores(path)

@@ -1,17 +1,21 @@
 """Three scores per candidate, each against its definition, and the choice."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import tiny
-from refusal import equations
+from refusal import engine, equations
 from refusal.direction import Candidates
 from refusal.errors import NoDirection, TooFewPrompts
 from refusal.extraction import mean_difference
 from refusal.interventions import ablate, add
+from refusal.partial import Stream
 from refusal.refusal_tokens import RefusalTokens, find_refusal_tokens
-from refusal.rule import NO_DIFFERENCE, SELECTED, Limits, choose
-from refusal.selection import prepare, score_candidate, select_direction, sweep
+from refusal.rule import NO_DIFFERENCE, NOT_SCORED, SELECTED, Limits, choose
+from refusal.selection import select_direction
+from refusal.sweep import prepare, sweep
 
 HARMFUL, HARMLESS = tiny.PROMPTS[:2], tiny.PROMPTS[2:]
 ANYTHING = Limits(max_kl=float("inf"), min_induce=-100.0, prune_layers=0.0)
@@ -30,6 +34,12 @@ def logits(model, prompts):
         return [model.network(torch.tensor([model.encode(text)])).logits[0, -1] for text in prompts]
 
 
+def one(model, candidates, position, layer, validation):
+    """The score of one candidate out of the whole sweep."""
+    scores = sweep(model, candidates, validation=validation)
+    return next(s for s in scores if (s.position, s.layer) == (position, layer))
+
+
 def metric(rows, tokens):
     return sum(equations.refusal_metric(row, tokens.tensor).item() for row in rows) / len(rows)
 
@@ -43,7 +53,7 @@ def test_scores_are_bypass_on_harmful_induce_on_harmless_and_kl_from_the_baselin
         bypassed, after = logits(model, HARMFUL), logits(model, HARMLESS)
     with add(model, direction):
         induced = logits(model, HARMLESS)
-    score = score_candidate(model, candidates, position, layer, validation=validation)
+    score = one(model, candidates, position, layer, validation)
     kl = sum(equations.kl_divergence(p, q).item() for p, q in zip(before, after, strict=True)) / len(before)
     assert (score.position, score.layer, score.verdict) == (position, layer, "")
     assert score.bypass == pytest.approx(metric(bypassed, validation.tokens), abs=1e-3)
@@ -96,8 +106,8 @@ def test_selection_is_the_rule_on_the_sweep_and_best_is_that_candidate(case):
 def test_the_order_of_validation_prompts_changes_no_score(case):
     model, candidates, validation = case
     other = prepare(model, HARMFUL[::-1], HARMLESS[::-1], tokens=validation.tokens)
-    one, two = (score_candidate(model, candidates, -2, 1, validation=v) for v in (validation, other))
-    assert (one.bypass, one.induce, one.kl) == pytest.approx((two.bypass, two.induce, two.kl), abs=1e-4)
+    first, second = (one(model, candidates, -2, 1, v) for v in (validation, other))
+    assert (first.bypass, first.induce, first.kl) == pytest.approx((second.bypass, second.induce, second.kl), abs=1e-4)
 
 
 def test_when_nothing_passes_asking_for_the_best_says_why(case):
@@ -121,3 +131,42 @@ def test_validation_prompts_are_needed(case):
     model, candidates, _ = case
     with pytest.raises(TooFewPrompts, match="empty"):
         select_direction(model, candidates, HARMFUL, [], tokens=RefusalTokens((40,), ("I",), "test"))
+
+
+def test_a_fast_sweep_makes_the_same_choice_with_the_same_scores_and_leaves_gaps(case):
+    model, candidates, validation = case
+    full = sweep(model, candidates, validation=validation)
+    for limits in (Limits(max_kl=9.0, min_induce=-6.3), Limits(max_kl=0.0), ANYTHING):
+        reported = {}
+        fast = sweep(model, candidates, validation=validation, how="fast", limits=limits, report=reported.__setitem__)
+        verdicts = [choose(scores, 3, limits=limits) for scores in (full, fast)]
+        chosen = [[s for s in v.scores if s.verdict == SELECTED] for v in verdicts]
+        assert len(chosen[0]) == (limits.max_kl > 0)
+        for a, b in zip(*chosen, strict=True):
+            assert (a.position, a.layer) == (b.position, b.layer)
+            assert (a.bypass, a.induce, a.kl) == pytest.approx((b.bypass, b.induce, b.kl), rel=1e-4)
+        assert {s.verdict for i, s in reported.items()} <= {NOT_SCORED}
+        assert [i for i, s in enumerate(fast) if s.verdict == NOT_SCORED] == sorted(reported)
+        again = sweep(model, candidates, validation=validation, how="fast", limits=limits, skip=reported)
+        assert [s.verdict for s in again] == [s.verdict for s in fast]
+
+
+@pytest.mark.parametrize("budget", [1, 60, 500])
+def test_scores_do_not_depend_on_how_they_are_batched(case, budget, monkeypatch):
+    model, candidates, validation = case
+    expected = sweep(model, candidates, validation=validation)
+    monkeypatch.setattr(engine, "CPU_BUDGET", budget)
+    for a, b in zip(sweep(model, candidates, validation=validation), expected, strict=True):
+        assert (a.bypass, a.induce, a.kl) == pytest.approx((b.bypass, b.induce, b.kl), rel=1e-4, nan_ok=True)
+
+
+def test_a_network_that_cannot_be_started_late_is_run_whole_with_the_same_scores(case):
+    model, candidates, validation = case
+    assert not validation.stream.problem
+    whole = replace(validation, stream=Stream((), (), "for the test"))
+    pairs = zip(
+        sweep(model, candidates, validation=validation), sweep(model, candidates, validation=whole), strict=True
+    )
+    for a, b in pairs:
+        assert a.induce == pytest.approx(b.induce, rel=1e-4, nan_ok=True)
+        assert (a.bypass, a.kl) == pytest.approx((b.bypass, b.kl), nan_ok=True)

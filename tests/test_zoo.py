@@ -3,6 +3,7 @@
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from statistics import fmean
 
 import pytest
 import torch
@@ -43,6 +44,24 @@ def sites(model: ChatModel) -> tuple[str, ...]:
     mid = model.architecture.mid
     there = bool(mid) and all(present(block, mid) for block in blocks(model.network, model.architecture))
     return ("resid_pre", "resid_mid", "resid_post") if there else ("resid_pre", "resid_post")
+
+
+def one_at_a_time(model: ChatModel, direction, harmful, harmless, tokens) -> tuple[float, float, float]:
+    """Bypass, induce and KL by their definitions: a prompt at a time, no batch, no shared pass, no start half-way."""
+
+    def metrics(texts) -> list[float]:
+        return [float(equations.refusal_metric(run(text), tokens.tensor)) for text in texts]
+
+    def run(text) -> torch.Tensor:
+        return engine.forward(model, [model.encode(text)])[0]
+
+    before = [run(text) for text in harmless]
+    with ablate(model, direction):
+        bypass = metrics(harmful)
+        kl = [float(equations.kl_divergence(p, run(text))) for p, text in zip(before, harmless, strict=True)]
+    with add(model, direction):
+        induce = metrics(harmless)
+    return fmean(bypass), fmean(induce), fmean(kl)
 
 
 def prompts(model: ChatModel) -> list[list[int]]:
@@ -254,7 +273,8 @@ def test_extraction_selection_and_generation_run(kind):
     scores = select_direction(model, last, harmful, harmless, tokens=tokens).scores
     assert len(scores) == zoo.LAYERS
     top = scores[-1]  # lower layers may see only the template, which is the same for all prompts
-    assert abs(top.bypass) + abs(top.induce) + abs(top.kl) < 100
+    alone = one_at_a_time(model, last.at(-1, zoo.LAYERS - 1), harmful, harmless, tokens)
+    assert (top.bypass, top.induce, top.kl) == pytest.approx(alone, rel=1e-3, abs=1e-4)
     answers = generate(model, harmful, max_new_tokens=NEW)
     assert [answer.tokens for answer in answers] == [NEW, NEW] or any(answer.finished for answer in answers)
 

@@ -138,10 +138,10 @@ def select(
 
     Example: refusal select --scores selection.jsonl --layers 10 --max-kl 0.05
     """
-    from refusal.rule import Limits, choose, read_scores
+    from refusal.rule import Limits, choose, read_complete_scores
 
     limits = Limits(max_kl=max_kl, min_induce=min_induce, prune_layers=prune_layers)
-    summary = choose(read_scores(scores), layers, limits=limits).summary()
+    summary = choose(read_complete_scores(scores), layers, limits=limits).summary()
     _print(summary, json, lambda: _pairs(summary))
 
 

@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional, arg
 
@@ -45,6 +45,8 @@ class RunConfig:
     """Lowest induce score of a candidate."""
     prune_layers: float = 0.2
     """Share of the last layers that is never chosen."""
+    sweep: Literal["full", "fast"] = "full"
+    """"full" scores every candidate; "fast" only what the choice depends on: the same choice, a table with gaps."""
     harmless_coefficient: float = 1.0
     """Coefficient of the direction when it is added on harmless prompts."""
     harmful_coefficient: float = -1.0
@@ -71,6 +73,8 @@ class RunConfig:
                 raise BadSetting(f"{name} is {value}: give at least 1.")
         if not 0 <= self.seed < 2**63:
             raise BadSetting(f"seed is {self.seed}: give a number from 0 to 2^63 − 1.")
+        if self.sweep not in ("full", "fast"):
+            raise BadSetting(f"sweep is {self.sweep!r}: give full or fast.")
         _ = self.limits, self.template  # their own checks
 
     @property
@@ -121,6 +125,8 @@ def _value(name: str, value: Any) -> Any:
         suggestion = f" Did you mean '{near[0]}'?" if near else ""
         raise BadSetting(f"There is no setting '{name}'.{suggestion} See docs/config.md.")
     kinds = get_args(hint) or (hint,)
+    if value in kinds:  # one of the words of a Literal
+        return value
     if isinstance(value, list) and get_origin(hint) is tuple and all(type(v) in (kinds[0], int) for v in value):
         return tuple(kinds[0](v) for v in value)
     if get_origin(hint) is not tuple:

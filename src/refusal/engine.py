@@ -1,35 +1,83 @@
 """How forward passes are batched: like lengths together, a token budget, last-position logits, memory backoff."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from inspect import signature
 
+import psutil
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from refusal.architectures import stream_width
 from refusal.errors import Unavailable
 from refusal.model import ChatModel
 
-TOKEN_BUDGET = 8192  # padded tokens in one forward pass
+# Measured by benchmarks/sweep.py: a CPU is at its best from about 500 tokens on, and more only takes memory.
+CPU_BUDGET = 4096
+MOST = 1 << 16  # tokens; beyond it no device gains
+SHARE_OF_FREE = 0.3  # of a device's free memory, for the activations of one forward pass
+WASTE = 0.05  # padded share of a batch at most
 Tokens = Sequence[Sequence[int]]
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How many tokens go through the network at once, and why so many."""
+
+    tokens: int
+    reason: str
+
+
+def budget_of(model: ChatModel) -> Budget:
+    """Return the padded tokens of one forward pass that suit the device and the memory it has free now.
+
+    On CUDA a token is counted as 24 vectors of the stream's width in float32, about what a block holds at its widest.
+    A batch that still does not fit is halved by `for_each_batch`.
+    """
+    if model.device.type != "cuda":
+        return Budget(CPU_BUDGET, f"{model.device.type}: a larger batch is no faster")
+    free = free_memory(model.device)
+    one = 24 * 4 * stream_width(model.network)
+    fits = int(free * SHARE_OF_FREE / one)
+    return Budget(max(256, min(MOST, fits)), f"{SHARE_OF_FREE:.0%} of {free / 2**30:.1f} GiB free, {one} bytes a token")
+
+
+def rows_that_fit(model: ChatModel, length: int) -> int:
+    """Return how many sequences of so many tokens may be generated together in the memory that is free now.
+
+    Counted are keys and values of every layer, of the stream's width (less, where heads share them).
+    """
+    config = model.network.config.get_text_config()
+    heads, kv = getattr(config, "num_attention_heads", 1), getattr(config, "num_key_value_heads", None)
+    width = stream_width(model.network) * (kv or heads) // heads
+    one = 2 * model.n_layers * width * length * model.network.dtype.itemsize
+    return max(1, int(free_memory(model.device) * SHARE_OF_FREE / one))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device now."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
 def plan(
-    lengths: Sequence[int], *, budget: int = TOKEN_BUDGET, rows: int | None = None, padding: bool = True
+    lengths: Sequence[int], *, budget: int = CPU_BUDGET, rows: int | None = None, waste: float = WASTE
 ) -> list[list[int]]:
     """Group indices into batches of at most `budget` padded tokens (and `rows` rows), longest first.
 
-    Sorting by length keeps padding low; a single sequence over the budget is a batch of its own. Without `padding`
-    only sequences of one length share a batch, for models that do not mask it.
+    A batch ends before its padding would be more than the share `waste` of it; with 0 only sequences of one length
+    share a batch, for models that do not mask padding. A single sequence over the budget is a batch of its own.
     """
     batches: list[list[int]] = []
-    width = 0
+    width = real = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        other = not padding and lengths[index] != width
-        if not batches or other or width * (len(batches[-1]) + 1) > budget or len(batches[-1]) == rows:
+        size = width * (len(batches[-1]) + 1) if batches else 0
+        padded = size - real - lengths[index]
+        if not batches or size > budget or padded > waste * size or len(batches[-1]) == rows:
             batches.append([])
-            width = lengths[index]
+            width, real = lengths[index], 0
         batches[-1].append(index)
+        real += lengths[index]
     return batches
 
 
@@ -56,18 +104,21 @@ def forward(model: ChatModel, tokens: Tokens) -> Float[Tensor, "b v"]:
 
 
 def for_each_batch(
+    model: ChatModel,
     tokens: Tokens,
     run: Callable[[list[int]], None],
     *,
-    budget: int = TOKEN_BUDGET,
+    budget: int | None = None,
     rows: int | None = None,
-    padding: bool = True,
+    waste: float = WASTE,
 ) -> None:
     """Call `run` with the indices of every planned batch; a batch that does not fit in memory is halved and goes on.
 
     Raises Unavailable when a single sequence does not fit.
     """
-    queue = plan([len(row) for row in tokens], budget=budget, rows=rows, padding=padding)
+    waste = waste if model.architecture.padding else 0.0
+    budget = budget or budget_of(model).tokens
+    queue = plan([len(row) for row in tokens], budget=budget, rows=rows, waste=waste)
     while queue:
         batch = queue.pop(0)
         try:
@@ -78,15 +129,16 @@ def for_each_batch(
                     f"A single prompt of {len(tokens[batch[0]])} tokens does not fit in memory. Use a larger device, a "
                     "smaller dtype, or shorter prompts."
                 ) from error
-            queue[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            half = len(batch) // 2
+            queue = [part[i : i + half] for part in (batch, *queue) for i in range(0, len(part), half)]
 
 
-def last_logits(model: ChatModel, tokens: Tokens, *, budget: int = TOKEN_BUDGET) -> Float[Tensor, "n v"]:
+def last_logits(model: ChatModel, tokens: Tokens, *, budget: int | None = None) -> Float[Tensor, "n v"]:
     """Return every prompt's next-token logits in the given order, float32, on the CPU."""
     rows: dict[int, Tensor] = {}
 
     def run(batch: list[int]) -> None:
         rows.update(zip(batch, forward(model, [tokens[i] for i in batch]).cpu(), strict=True))
 
-    for_each_batch(tokens, run, budget=budget, padding=model.architecture.padding)
+    for_each_batch(model, tokens, run, budget=budget)
     return torch.stack([rows[i] for i in range(len(tokens))])

@@ -19,12 +19,7 @@ Prompts = Sequence[Prompt | str]
 
 
 def instructions(prompts: Prompts) -> list[str]:
-    """Return the text of each prompt."""
-    return [prompt if isinstance(prompt, str) else prompt.instruction for prompt in prompts]
-
-
-def encode(model: ChatModel, prompts: Prompts) -> list[list[int]]:
-    """Render every prompt through the chat template, as token ids.
+    """Return the text of each prompt.
 
     Raises BadInput for a string or a whole prompt set in place of a list, TooFewPrompts for an empty list.
     """
@@ -33,6 +28,11 @@ def encode(model: ChatModel, prompts: Prompts) -> list[list[int]]:
         raise BadInput(f'A list of prompts was expected, not {given}. Give ["one prompt"], or a split: prompts.test.')
     if not prompts:
         raise TooFewPrompts("The list of prompts is empty. Give at least one prompt.")
+    return [prompt if isinstance(prompt, str) else prompt.instruction for prompt in prompts]
+
+
+def encode(model: ChatModel, prompts: Prompts) -> list[list[int]]:
+    """Render every prompt through the chat template, as token ids. Raises the errors of `instructions`."""
     return [model.encode(text) for text in instructions(prompts)]
 
 
@@ -131,4 +131,4 @@ def _stream(
             engine.forward(model, [tokens[i] for i in batch])
             use(batch, kept["resid_pre"])
 
-        engine.for_each_batch(tokens, run, padding=model.architecture.padding)
+        engine.for_each_batch(model, tokens, run)

@@ -1,19 +1,27 @@
-"""Greedy batched completions of a chat model."""
+"""Greedy batched completions of a chat model; rows that have ended leave the batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from jaxtyping import Int
+from torch import Tensor
+from transformers import Cache, DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from refusal import engine
+from refusal.errors import BadSetting
 from refusal.extraction import Prompts, encode
 from refusal.model import ChatModel
 from refusal.prompts import Prompt
 
 MAX_NEW_TOKENS = 512  # the official code's
-ROWS = 64  # prompts generated together
+KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
+ROWS = 128  # prompts generated together, if memory allows
+Around = Callable[[list[int]], AbstractContextManager[None]]
+Answer = tuple[list[int], bool]  # tokens, and whether the model ended the answer by itself
 
 
 @dataclass(frozen=True)
@@ -36,43 +44,68 @@ def generate(
     prompts: Prompts,
     *,
     max_new_tokens: int | None = None,
+    around: Around | None = None,
     skip: Mapping[int, Completion] | None = None,
     report: Callable[[dict[int, Completion]], None] | None = None,
 ) -> list[Completion]:
     """Complete every prompt greedily until the model ends its answer, in the given order (paper section 2.5).
 
     An answer is at most `max_new_tokens` long: by default what the checkpoint's generation config says, else 512.
-    Interventions that are active around the call act on prompt and generated tokens. `skip` holds completions already
-    known by index, and `report` is called with every finished batch, so that a caller can keep and resume work; batches
-    do not depend on what is skipped.
+    Interventions that are active around the call act on prompt and generated tokens; `around` is given the indices of
+    the prompts in a batch, for interventions that differ from prompt to prompt (`add` with a row for each). `skip`
+    holds completions already known by index, and `report` is called with every finished batch, so that a caller can
+    keep and resume work; batches do not depend on what is skipped.
     """
     done = dict(skip or {})
-    encoded, settings = encode(model, prompts), _greedy(model, max_new_tokens)
 
-    def run(batch: list[int]) -> None:
-        if all(i in done for i in batch):
-            return
-        outputs = _complete(model, [encoded[i] for i in batch], settings)
-        new = {i: _completion(model, prompts[i], tokens, settings) for i, tokens in zip(batch, outputs, strict=True)}
+    def use(answers: dict[int, Answer]) -> None:
+        new = {i: _completion(model, prompts[i], *answer) for i, answer in answers.items()}
         done.update(new)
         if report:
             report(new)
 
-    engine.for_each_batch(encoded, run, rows=ROWS, padding=model.architecture.padding)
+    _answer(model, prompts, max_new_tokens, around or (lambda _batch: nullcontext()), use, known=tuple(done))
     return [done[i] for i in range(len(prompts))]
 
 
 def greedy_tokens(model: ChatModel, prompts: Prompts, *, max_new_tokens: int | None = None) -> list[list[int]]:
     """Return the tokens of every greedy answer, its end-of-sequence token included, in the given order."""
+    found: dict[int, Answer] = {}
+    _answer(model, prompts, max_new_tokens, lambda _batch: nullcontext(), found.update)
+    return [found[i][0] for i in range(len(prompts))]
+
+
+def _answer(
+    model: ChatModel,
+    prompts: Prompts,
+    max_new_tokens: int | None,
+    around: Around,
+    use: Callable[[dict[int, Answer]], None],
+    *,
+    known: Sequence[int] = (),
+) -> None:
     encoded, settings = encode(model, prompts), _greedy(model, max_new_tokens)
-    found: dict[int, list[int]] = {}
 
     def run(batch: list[int]) -> None:
-        outputs = _complete(model, [encoded[i] for i in batch], settings)
-        found.update((i, _answer(tokens, settings)[0]) for i, tokens in zip(batch, outputs, strict=True))
+        if not all(i in known for i in batch):
+            answers = _complete(
+                model, [encoded[i] for i in batch], settings, lambda rows: around([batch[i] for i in rows])
+            )
+            use(dict(zip(batch, answers, strict=True)))
 
-    engine.for_each_batch(encoded, run, rows=ROWS, padding=model.architecture.padding)
-    return [found[i] for i in range(len(prompts))]
+    longest = max(map(len, encoded)) + int(settings.max_new_tokens or 0)
+    rows = min(ROWS, engine.rows_that_fit(model, longest))
+    engine.for_each_batch(model, encoded, run, budget=rows * longest, rows=rows, waste=1.0)
+
+
+def longest_answer(asked: int | None, own: int | None = None) -> int:
+    """Return how many tokens an answer may have: as many as asked for, else the model's `own` limit, else 512.
+
+    Raises BadSetting for less than one.
+    """
+    if asked is not None and asked < 1:
+        raise BadSetting(f"max_new_tokens is {asked}: give at least 1.")
+    return asked or own or MAX_NEW_TOKENS
 
 
 def _greedy(model: ChatModel, max_new_tokens: int | None) -> GenerationConfig:
@@ -81,7 +114,7 @@ def _greedy(model: ChatModel, max_new_tokens: int | None) -> GenerationConfig:
     eos = own.eos_token_id if own.eos_token_id is not None else model.tokenizer.eos_token_id
     return GenerationConfig(
         do_sample=False,
-        max_new_tokens=max_new_tokens or own.max_new_tokens or MAX_NEW_TOKENS,
+        max_new_tokens=longest_answer(max_new_tokens, own.max_new_tokens),
         bos_token_id=own.bos_token_id,
         eos_token_id=[eos] if isinstance(eos, int) else eos,
         pad_token_id=model.pad_token,
@@ -89,25 +122,85 @@ def _greedy(model: ChatModel, max_new_tokens: int | None) -> GenerationConfig:
 
 
 @torch.no_grad()
-def _complete(model: ChatModel, tokens: Sequence[Sequence[int]], settings: GenerationConfig) -> list[list[int]]:
+def _complete(model: ChatModel, tokens: engine.Tokens, settings: GenerationConfig, around: Around) -> list[Answer]:
+    """Let one batch answer; whenever a quarter of the rows have ended, the others go on without them."""
     ids, mask, _ = (x.to(model.device) for x in engine.pad(tokens, model.pad_token))
+    leaving = StoppingCriteriaList([_QuarterEnded(settings, len(ids[0]))] if _rows_can_leave(model, ids[:1]) else [])
+    answers: list[Answer] = [([], False)] * len(tokens)
+    rows, cache, left = list(range(len(tokens))), None, int(settings.max_new_tokens or 0)
+    while rows and left > 0:
+        with around(rows), _settings(model, settings):
+            output = _more(model, ids, mask, max_new_tokens=left, cache=cache, stopping=leaving)
+        new = output.sequences[:, ids.shape[1] :]
+        left -= new.shape[1]
+        for row, said in zip(rows, new.tolist(), strict=True):
+            answer, ended = _cut(said, settings)
+            answers[row] = [*answers[row][0], *answer], ended
+        going = [k for k, row in enumerate(rows) if not answers[row][1]]
+        rows = [rows[k] for k in going]
+        ids, mask = output.sequences[going], torch.cat([mask, torch.ones_like(new)], dim=1)[going]
+        cache = output.past_key_values
+        if rows and left > 0:
+            cache.batch_select_indices(torch.tensor(going, device=ids.device))
+    return answers
+
+
+def _more(
+    model: ChatModel,
+    ids: Int[Tensor, "b s"],
+    mask: Int[Tensor, "b s"],
+    *,
+    max_new_tokens: int,
+    cache: Cache | None = None,
+    stopping: StoppingCriteriaList | None = None,
+) -> Any:
+    network: Any = model.network
+    return network.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=cache,
+        max_new_tokens=max_new_tokens,
+        stopping_criteria=stopping,
+        return_dict_in_generate=True,
+    )
+
+
+def _rows_can_leave(model: ChatModel, ids: Int[Tensor, "1 s"]) -> bool:
+    """Tell whether all that a model carries from token to token are keys and values, of which rows can be taken out."""
+    cache = _more(model, ids, torch.ones_like(ids), max_new_tokens=1).past_key_values
+    plain = type(cache) is DynamicCache and all(type(layer) in KEYS_AND_VALUES for layer in cache.layers)
+    # A model that sees keeps the places of images beside the cache.
+    return plain and model.network.config.get_text_config() is model.network.config
+
+
+class _QuarterEnded(StoppingCriteria):
+    """Stop the whole batch when a quarter of its rows have ended."""
+
+    def __init__(self, settings: GenerationConfig, start: int):
+        self.ends, self.start = torch.tensor(settings.eos_token_id or []), start
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        ended = torch.isin(input_ids[:, self.start :], self.ends.to(input_ids.device)).any(1)
+        return (ended.float().mean() >= 0.25).expand(len(input_ids))
+
+
+@contextmanager
+def _settings(model: ChatModel, settings: GenerationConfig) -> Iterator[None]:
     network: Any = model.network
     own, network.generation_config = network.generation_config, settings  # what `settings` leaves open comes from there
     try:
-        output = network.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        yield
     finally:
         network.generation_config = own
-    return output[:, ids.shape[1] :].tolist()
 
 
-def _completion(model: ChatModel, prompt: Prompt | str, tokens: list[int], settings: GenerationConfig) -> Completion:
-    answer, finished = _answer(tokens, settings)
-    text = str(model.tokenizer.decode(answer, skip_special_tokens=True)).strip()
+def _completion(model: ChatModel, prompt: Prompt | str, tokens: list[int], finished: bool) -> Completion:
+    text = str(model.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
     instruction, category = (prompt, None) if isinstance(prompt, str) else (prompt.instruction, prompt.category)
-    return Completion(instruction, text, category, len(answer), finished)
+    return Completion(instruction, text, category, len(tokens), finished)
 
 
-def _answer(tokens: list[int], settings: GenerationConfig) -> tuple[list[int], bool]:
+def _cut(tokens: list[int], settings: GenerationConfig) -> Answer:
     """Cut off the padding behind an answer, and say whether the model ended it by itself."""
     ends = [i for i, token in enumerate(tokens) if token in (settings.eos_token_id or ())]
     return (tokens[: ends[0] + 1], True) if ends else (tokens, False)

@@ -50,17 +50,25 @@ def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
 
 @contextmanager
 def add(
-    model: ChatModel, direction: Direction | Rows, *, coefficient: float = 1.0, layer: int | None = None
+    model: ChatModel,
+    direction: Direction | Rows,
+    *,
+    coefficient: float | Float[Tensor, " b"] = 1.0,
+    layer: int | None = None,
 ) -> Iterator[None]:
     """Activation addition: x ← x + c·r at the input of one block, at every position (paper section 2.4, eq. 3).
 
-    The vector keeps its own length. `layer` defaults to the direction's own and has to be given with rows `b d`.
+    The vector keeps its own length. `layer` defaults to the direction's own and has to be given with rows `b d`; a
+    coefficient for every row of the batch may go with either.
     Raises BadInput for a layer that the model does not have.
     """
     layer = layer_of(model, direction, layer)
-    vector = _for_stream(direction.vector if isinstance(direction, Direction) else direction, model)
+    vector = direction.vector if isinstance(direction, Direction) else direction
+    if isinstance(coefficient, Tensor):
+        vector, coefficient = coefficient[:, None].to(vector) * vector, 1.0
+    vector, factor = _for_stream(vector, model), coefficient
     block = blocks(model.network, model.architecture)[layer]
-    with _change_input(block, lambda x: equations.add(x, vector, coefficient)):
+    with _change_input(block, lambda x: equations.add(x, vector, factor)):
         yield
 
 
@@ -82,6 +90,13 @@ def capture(
             for site in kept:
                 stack.enter_context(_watch(block, row, site, kept[site], positions))
         yield kept
+
+
+@contextmanager
+def replace_input(block: nn.Module, x: Float[Tensor, "b s d"]) -> Iterator[None]:
+    """Give a block another input than what comes to it."""
+    with _change_input(block, lambda _: x):
+        yield
 
 
 @contextmanager

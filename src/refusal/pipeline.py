@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from refusal.config import RunConfig
 from refusal.direction import Candidates, Direction
 from refusal.extraction import filter_prompts, mean_difference, projections, resid_norm
@@ -18,8 +20,8 @@ from refusal.records import Journal, file_hash, value_hash, write_json, write_ro
 from refusal.refusal_tokens import RefusalTokens, find_refusal_tokens
 from refusal.results import INTERVENTIONS, SETS, summarize
 from refusal.rule import Score, choose, read_score
-from refusal.selection import prepare, sweep
 from refusal.study import Study, open_study
+from refusal.sweep import prepare, sweep
 from refusal.weights import orthogonalize
 
 
@@ -96,7 +98,15 @@ def select(
                 journal.append([{"index": index, **asdict(score)}])
                 advance(1)
 
-            scored = sweep(study.model, candidates, validation=validation, skip=known, report=report)
+            scored = sweep(
+                study.model,
+                candidates,
+                validation=validation,
+                how=study.config.sweep,
+                limits=study.config.limits,
+                skip=known,
+                report=report,
+            )
         choice = choose(scored, candidates.n_layers, limits=study.config.limits)
         journal.finish(asdict(score) for score in choice.scores)
         best = choice.chosen
@@ -163,19 +173,31 @@ def curve(study: Study, direction: Direction) -> None:
     config, path = study.config, study.run.folder / "coefficients.json"
     prompts = study.sample.harmless_test[: config.n_curve]
 
-    def point(kind: str, coefficient: float) -> dict[str, Any]:
-        with intervene(study.model, kind, direction, coefficient=coefficient, seed=config.seed):
-            completions = generate(study.model, prompts, max_new_tokens=study.max_new_tokens)
+    def point(coefficient: float, completions: list[Completion]) -> dict[str, Any]:
         exact = {"exact": judge(completions, by="grammar").record("exact")} if study.grammar else {}
         return {"coefficient": coefficient, "refused": judge(completions).record("refused")} | exact
 
     def body() -> None:
-        curves: dict[str, list[dict[str, Any]]] = {"direction": [], "random": []}
-        with study.bar("Coefficient curve", 2 * len(config.coefficients)) as advance:
-            for name, kind in (("direction", "addition"), ("random", "random_addition")):
-                for coefficient in config.coefficients:
-                    curves[name].append(point(kind, coefficient))
-                    advance(1)
+        # One call for all: every prompt under every coefficient and either direction, a row each.
+        points = [(used, c) for used in (direction, direction.random(config.seed)) for c in config.coefficients]
+        rows = [(used.vector, c) for used, c in points for _ in prompts]
+        vectors, strengths = torch.stack([v for v, _ in rows]), torch.tensor([c for _, c in rows])
+
+        def around(batch: list[int]) -> AbstractContextManager[None]:
+            return add(study.model, vectors[batch], coefficient=strengths[batch], layer=direction.layer)
+
+        with study.bar("Coefficient curve", len(rows)) as advance:
+            completions = generate(
+                study.model,
+                [*prompts] * len(points),
+                max_new_tokens=study.max_new_tokens,
+                around=around,
+                report=lambda new: advance(len(new)),
+            )
+        found = [completions[i : i + len(prompts)] for i in range(0, len(rows), len(prompts))]
+        curve = [point(c, part) for (_, c), part in zip(points, found, strict=True)]
+        half = len(config.coefficients)
+        curves = {"direction": curve[:half], "random": curve[half:]}
         write_json(path, {"coefficients": config.coefficients, "n": len(prompts)} | curves)
 
     if config.coefficients:

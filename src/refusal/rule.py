@@ -21,6 +21,8 @@ NOT_A_NUMBER = "not a number"
 LATE_LAYER = "late layer"
 HIGH_KL = "KL above limit"
 LOW_INDUCE = "induce below limit"
+NOT_SCORED = "not scored"  # a fast sweep knew that it cannot win before all of its scores were measured
+GIVEN = (NO_DIFFERENCE, NOT_SCORED)  # the rule cannot find these again from the scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,17 @@ def read_scores(path: Path) -> list[Score]:
         ) from error
 
 
+def read_complete_scores(path: Path) -> list[Score]:
+    """Read recorded scores to choose from under any limits. Raises BadInput for the table of a fast sweep as well."""
+    scores = read_scores(path)
+    if left := sum(score.verdict == NOT_SCORED for score in scores):
+        raise BadInput(
+            f"{path} is the table of a fast sweep: {left} of its {len(scores)} candidates were not scored, because "
+            "they could not win under its own limits. Score all of them with --sweep full to choose again under others."
+        )
+    return scores
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -142,17 +155,17 @@ def _read_text(path: Path) -> str:
 def read_score(row: Any) -> Score:
     """Turn one recorded row into a score: ours, or one under the official code's names. Null is not a number.
 
-    Of a verdict only "no difference" is kept, because the rule cannot find it again from the scores.
+    Of verdicts only "no difference" and "not scored" are kept: the rule cannot find them again from the scores.
     """
     # Through text, so that a stray `true` is an error and not a 1.
     names = ("bypass", "induce", "kl") if "bypass" in row else ("refusal_score", "steering_score", "kl_div_score")
     bypass, induce, kl = (float("nan") if row[name] is None else float(str(row[name])) for name in names)
-    verdict = NO_DIFFERENCE if row.get("verdict") == NO_DIFFERENCE else ""
+    verdict = row["verdict"] if row.get("verdict") in GIVEN else ""
     return Score(int(str(row["position"])), int(str(row["layer"])), bypass, induce, kl, verdict)
 
 
 def _with_verdict(score: Score, n_layers: int, limits: Limits) -> Score:
-    if score.verdict == NO_DIFFERENCE:
+    if score.verdict in GIVEN:
         return score
     if isnan(score.bypass) or isnan(score.induce) or isnan(score.kl):
         return replace(score, verdict=NOT_A_NUMBER)

@@ -1,0 +1,145 @@
+"""Part of a network: start at a block with the stream as it was recorded, or stop before one.
+
+What lies below a block need not be computed again while nothing changes there. Whether a network can be cut so is not
+assumed but tried on real prompts: some families carry more than the residual stream from block to block.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from refusal import engine
+from refusal.architectures import blocks
+from refusal.interventions import capture, replace_input
+from refusal.model import ChatModel
+
+# Of the largest logit: two passes through the same kernels in batches of other shapes differ by far less.
+SAME = 1e-3
+# What a network raises that wants more from the blocks below than the stream.
+CUT_WRONG = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """The residual stream of some prompts before every block, where the network can be started from it.
+
+    `below` says of every block how many values it returns beside the stream; `problem` why no start is possible.
+    """
+
+    resid: Sequence[Tensor] = field(repr=False)  # of every prompt `l s d`, each with its own s
+    beside: Sequence[int | None]
+    problem: str = ""
+
+    @contextmanager
+    def start_at(self, model: ChatModel, layer: int, indices: Sequence[int]) -> Iterator[None]:
+        """Let the blocks before `layer` do nothing, and give it the stream recorded of some prompts as its input.
+
+        The batch inside the with-block has to be of these prompts. Interventions entered later act on the stream.
+        """
+        every = blocks(model.network, model.architecture)
+        with ExitStack() as stack:
+            for block, beside in zip(every[:layer], self.beside, strict=False):
+                stack.enter_context(_aside(block, beside))
+            stack.enter_context(replace_input(every[layer], self._padded(layer, indices)))
+            yield
+
+    def _padded(self, layer: int, indices: Sequence[int]) -> Float[Tensor, "b s d"]:
+        rows = [self.resid[i][layer] for i in indices]
+        width = max(len(row) for row in rows)
+        return torch.stack([nn.functional.pad(row, (0, 0, width - len(row), 0)) for row in rows])
+
+
+@torch.no_grad()
+def record(model: ChatModel, tokens: engine.Tokens) -> tuple[Stream, Float[Tensor, "n v"]]:
+    """Run every prompt once: the stream before every block, and the next-token logits (float32, on the CPU).
+
+    The stream is then started from at the second, the middle and the last block on some of the prompts; where the
+    logits come out otherwise, `Stream.problem` says so, and nothing is kept.
+    """
+    resid: dict[int, Tensor] = {}
+    logits: dict[int, Tensor] = {}
+    with capture(model) as kept, _beside(model) as beside:
+
+        def run(batch: list[int]) -> None:
+            kept["resid_pre"].clear()
+            logits.update(zip(batch, engine.forward(model, [tokens[i] for i in batch]).cpu(), strict=True))
+            for row, i in enumerate(batch):
+                resid[i] = torch.stack([x[row, -len(tokens[i]) :] for x in kept["resid_pre"]])
+
+        engine.for_each_batch(model, tokens, run)
+    stream = Stream([resid[i] for i in range(len(tokens))], beside)
+    found = torch.stack([logits[i] for i in range(len(tokens))])
+    problem = _problem(model, stream, tokens, found)
+    return (Stream((), (), problem) if problem else stream), found
+
+
+@contextmanager
+def stop_before(model: ChatModel, layer: int) -> Iterator[None]:
+    """End a forward pass inside the with-block when it comes to `layer`, whose hooks have then seen its input."""
+
+    def stop(*_args: Any, **_kwargs: Any) -> None:
+        raise _Stopped
+
+    with suppress(_Stopped), _forward(blocks(model.network, model.architecture)[layer], stop):
+        yield
+
+
+class _Stopped(Exception):
+    """A forward pass has come as far as it should."""
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    own = module.__dict__.get("forward")  # such as that of a device map, which wraps the class's
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
+@contextmanager
+def _aside(block: nn.Module, beside: int | None) -> Iterator[None]:
+    def unchanged(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        return hidden_states if beside is None else (hidden_states, *[None] * beside)
+
+    with _forward(block, unchanged):
+        yield
+
+
+@contextmanager
+def _beside(model: ChatModel) -> Iterator[list[int | None]]:
+    """Note of every block how many values it returns beside the stream; None where it returns the bare tensor."""
+    every = blocks(model.network, model.architecture)
+    found: list[int | None] = [None] * len(every)
+
+    def note(number: int, output: Any) -> None:
+        found[number] = len(output) - 1 if isinstance(output, tuple) else None
+
+    with ExitStack() as stack:
+        for number, block in enumerate(every):
+            handle = block.register_forward_hook(lambda _m, _a, output, number=number: note(number, output))
+            stack.callback(handle.remove)
+        yield found
+
+
+def _problem(model: ChatModel, stream: Stream, tokens: engine.Tokens, logits: Float[Tensor, "n v"]) -> str:
+    some = min(range(len(tokens)), key=lambda i: len(tokens[i])), max(range(len(tokens)), key=lambda i: len(tokens[i]))
+    for layer in sorted({min(1, model.n_layers - 1), model.n_layers // 2, model.n_layers - 1}):
+        for i in some:
+            try:
+                with stream.start_at(model, layer, [i]):
+                    again = engine.forward(model, [tokens[i]]).cpu()
+            except CUT_WRONG as error:
+                return f"started at layer {layer}, the network fails: {type(error).__name__}: {error}"
+            off = float((again[0] - logits[i]).abs().max() / logits[i].abs().max())
+            if not off < SAME:
+                return f"started at layer {layer}, the logits are off by {off:.2g} of the largest"
+    return ""
