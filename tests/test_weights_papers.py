@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import tiny
+from refusal.cli import main
 from refusal.errors import BadInput, Unavailable
 from refusal.model import load_model
 from refusal.weights.bias import bake_addition, export_addition
+from refusal.weights.checkpoint import export_checkpoint
+from refusal.weights.lora import export_addition_lora, export_lora
 from refusal.weights.papers import direction_hash
 
 OUR_FILES = {"README.md", "refusal.json", "SHA256SUMS"}
@@ -124,3 +127,95 @@ def test_what_is_loaded_from_it_is_the_model_in_memory(tmp_path):
     export_addition(model, direction, tmp_path / "out")
     loaded, wanted = load_model(tmp_path / "out", device="cpu").network, bake_addition(model, direction).network
     assert all(torch.equal(tensor, wanted.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+
+
+# --- an adapter, and what verify-export adds ------------------------------------------------------------------------
+
+
+def test_an_adapter_has_card_record_and_sums(tmp_path):
+    model = tiny.shared()
+    direction = tiny.direction(model)
+    export_lora(model, direction, tmp_path / "ablation")
+    export_addition_lora(model, direction, tmp_path / "addition", coefficient=2.0)
+    for kind in ("ablation", "addition"):
+        check_sums(tmp_path / kind)
+        record = json.loads((tmp_path / kind / "refusal.json").read_text())
+        assert (record["form"], record["intervention"]) == ("lora", kind)
+        assert record["direction"]["sha256"] == direction_hash(direction)
+    assert (record["coefficient"], record["layer"]) == (2.0, direction.layer)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """A tiny model on disk, a direction of it on disk, and that direction exported in every folder form."""
+    folder = tmp_path_factory.mktemp("exports")
+    tiny.network().save_pretrained(folder / "source")
+    tiny.tokenizer().save_pretrained(folder / "source")
+    (folder / "prompts.txt").write_text("\n".join(tiny.PROMPTS[:3]))
+    model = load_model(folder / "source", device="cpu")
+    direction = tiny.direction(model)
+    direction.save(folder / "direction.safetensors")
+    direction.random(3).save(folder / "other.safetensors")
+    export_checkpoint(folder / "source", direction, folder / "checkpoint")
+    export_addition(model, direction, folder / "addition", coefficient=0.5)
+    export_lora(model, direction, folder / "lora")
+    return folder
+
+
+def verify(folder: Path, name: str, *words: str, direction: str = "direction") -> int:
+    """Run verify-export on a copy of an export, and return its exit code."""
+    asked = ["--direction", str(folder / f"{direction}.safetensors"), "--prompts", str(folder / "prompts.txt")]
+    try:
+        main(["verify-export", str(folder / "source"), str(name), *asked, "--max-new-tokens", "4", *words])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+ADDED = ("--intervention", "addition", "--coefficient", "0.5")
+
+
+@pytest.mark.parametrize(("name", "words"), [("checkpoint", ()), ("addition", ADDED), ("lora", ())])
+def test_a_result_goes_into_card_record_and_sums_in_the_place_of_an_earlier_one(name, words, exports, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(exports / name, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert verify(exports, str(out), *words) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before  # only when asked
+    for n in (2, 3):
+        assert verify(exports, str(out), *words, "--n", str(n), "--card") == 0
+        card, record = (out / "README.md").read_text(), json.loads((out / "refusal.json").read_text())
+        assert card.count("## Measured\n") == 1
+        assert f"on {n} prompts of `prompts.txt`" in card
+        assert "it holds" in card
+        assert record["measured"]["prompts"] == n
+        assert record["measured"]["holds"] is True
+        assert str(tmp_path) not in json.dumps(record["measured"])
+        check_sums(out)
+    changed = {path.name for path in out.iterdir() if path.read_bytes() != before[path.name]}
+    assert changed == OUR_FILES
+
+
+def test_a_result_that_does_not_hold_says_so_in_the_card(exports, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(exports / "checkpoint", out)
+    shutil.copy(exports / "source" / "model.safetensors", out)  # the unedited weights
+    assert verify(exports, str(out), "--card") == 1
+    assert "**it does not hold**" in (out / "README.md").read_text()
+    assert json.loads((out / "refusal.json").read_text())["measured"]["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "direction", "said"),
+    [
+        ("checkpoint", (), "other", "direction is"),
+        ("checkpoint", ADDED, "direction", "intervention is ablation, not addition"),
+        ("addition", (*ADDED[:-1], "2"), "direction", "coefficient is 0.5, not 2.0"),
+        ("source", (), "direction", "no whole export of this package"),
+    ],
+)
+def test_a_result_of_something_else_is_not_written(name, words, direction, said, exports, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in (exports / name).iterdir()}
+    assert verify(exports, str(exports / name), *words, "--card", direction=direction) == 1
+    assert said in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (exports / name).iterdir()} == before

@@ -138,10 +138,10 @@ def select(
 
     Example: refusal select --scores selection.jsonl --layers 10 --max-kl 0.05
     """
-    from refusal.rule import Limits, choose, read_complete_scores
+    from refusal.rule import Limits, choose, read_scores
 
     limits = Limits(max_kl=max_kl, min_induce=min_induce, prune_layers=prune_layers)
-    summary = choose(read_complete_scores(scores), layers, limits=limits).summary()
+    summary = choose(read_scores(scores), layers, limits=limits).summary()
     _print(summary, json, lambda: _pairs(summary))
 
 
@@ -199,6 +199,7 @@ def verify_export(
     intervention: Annotated[Literal["ablation", "addition"], arg(help="What the export does.")] = "ablation",
     coefficient: Coefficient = 1.0,
     layer: Layer = None,
+    card: Annotated[bool, arg(help="Write the result into the export's card, record and sums; else it is read only.")] = False,
     json: Json = False,
 ) -> None:
     """Hold an export against hooks: logits and greedy tokens beside the effect's own size; exit 1 if it fails.
@@ -218,6 +219,7 @@ def verify_export(
         prompts=prompts,
         n=n,
         max_new_tokens=max_new_tokens,
+        card=card,
     )
     _print(proof, json, lambda: _pairs(proof))
     if not proof["holds"]:

@@ -11,15 +11,16 @@ from refusal.prompts import load_prompts
 from refusal.records import read_json
 from refusal.weights import (
     bias,
-    coverage,
     export_checkpoint,
     export_lora,
     load_direction,
     recover_direction,
     verify_export,
 )
+from refusal.weights.card import measured_section
 from refusal.weights.gguf import export_control_vector
 from refusal.weights.lora import export_addition_lora
+from refusal.weights.papers import add_measured, direction_hash, read_record
 from refusal.weights.provenance import check_model
 from refusal.weights.reading import export_steered
 from refusal.weights.target import outside
@@ -82,8 +83,8 @@ def export(
         return done | made.record()
     chat = load_model(model)
     if (form, kind) == ("lora", "ablation"):
-        adapter = export_lora(chat, direction, out, incomplete_ok=incomplete_ok, from_another_model=from_another_model)
-        return done | adapter.record() | {"coverage": coverage(chat, direction).record()}
+        made = export_lora(chat, direction, out, incomplete_ok=incomplete_ok, from_another_model=from_another_model)
+        return done | made.record()
     adding: dict[str, Any] = {"coefficient": coefficient, "layer": layer, "from_another_model": from_another_model}
     where = _where(direction, layer)
     match form:
@@ -128,10 +129,19 @@ def verify(
     prompts: str,
     n: int,
     max_new_tokens: int,
+    card: bool,
 ) -> dict[str, Any]:
-    """Hold an export against the hooks of its intervention on the first prompts of a set."""
+    """Hold an export against the hooks of its intervention on the first prompts of a set.
+
+    With `card` the result goes into the card, the record and the sums of the export, which has to be one of ours.
+    """
     chosen = load_prompts(prompts, split="test" if Path(prompts).is_file() else None).test[:n]
     direction = load_direction(saved, layer=layer)
+    asked: dict[str, Any] = {"intervention": intervention, "direction": direction_hash(direction)}
+    if intervention == "addition":
+        asked |= {"coefficient": coefficient, "layer": direction.layer if layer is None else layer}
+    if card:
+        read_record(exported, asked)  # before the long work
     proof = verify_export(
         model,
         exported,
@@ -142,7 +152,12 @@ def verify(
         layer=layer,
         max_new_tokens=max_new_tokens,
     )
-    return proof.record()
+    found = proof.record() | {"set": prompts if not Path(prompts).exists() else Path(prompts).name}
+    if card:
+        hooks = intervention if intervention == "ablation" else "addition of {coefficient:g} · r at layer {layer}"
+        kept = {name: value for name, value in found.items() if name != "export"}
+        add_measured(exported, measured_section(found, f"hooks of {hooks.format(**asked)}"), kept)
+    return found
 
 
 def audit(base: str, edited: str, output: Path | None) -> dict[str, Any]:

@@ -69,6 +69,20 @@ def addition_card(source: Path | None, direction: Direction, record: Mapping[str
     )
 
 
+def measured_section(proof: Mapping[str, Any], what: str) -> str:
+    """Say what an export was measured to do beside hooks; `proof` is a record of `verify_export`, `what` the hooks."""
+    holds = "it holds" if proof["holds"] else "**it does not hold**"
+    exact = "" if proof["exact"] else f" What the family's weight edit reaches: {proof['reach']}."
+    lines = [
+        f"Held against {what} on {proof['prompts']} prompts of `{proof['set']}`, with {proof['tokens']} tokens of "
+        f"greedy answers: {holds}.{exact}",
+        f"- largest difference of a logit: {proof['difference']:.3g}, which is {proof['share']:.2g} of the largest "
+        f"change that the hooks make ({proof['effect']:.3g}); the limit is {proof['limit']:.2g}",
+        f"- greedy tokens that agree: {proof['agreement']:.1%}; of the unedited model's {proof['plain_agreement']:.1%}",
+    ]
+    return "## Measured\n\n" + lines[0] + "\n\n" + "\n".join(lines[1:])
+
+
 def _card(
     name: str,
     source: Path | None,
@@ -150,6 +164,7 @@ def _said_of_coverage(coverage: Coverage) -> str:
 
 def _said_of_effect(effect: Mapping[str, Any] | None) -> str:
     if not effect:
-        return "## Measured effect\n\nNot measured when this was exported."
+        hint = "`refusal verify-export` with `--card` holds it against hooks and adds the result."
+        return f"## Measured effect\n\nNot measured when this was exported. {hint}"
     lines = (f"- {key}: {json.dumps(value, ensure_ascii=False, default=str)}" for key, value in effect.items())
     return "## Measured effect\n\n" + "\n".join(lines)

@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from refusal.direction import Direction
 from refusal.errors import Unavailable, UnsupportedModel
 from refusal.interventions import for_model
 from refusal.model import PROBES, ChatModel
-from refusal.records import write_bytes, write_text
+from refusal.records import write_bytes
 from refusal.weights.bias import carrier
-from refusal.weights.covering import coverage
+from refusal.weights.covering import Coverage, coverage
 from refusal.weights.memory import is_tied, removals
-from refusal.weights.papers import direction_hash
+from refusal.weights.papers import describe_direction, direction_hash, write_papers
 from refusal.weights.provenance import check_model
 from refusal.weights.removal import Removal
 from refusal.weights.target import new_folder
@@ -55,10 +56,12 @@ class Adapter:
     folder: Path
     tensors: tuple[str, ...]
     notes: tuple[str, ...]
+    coverage: Coverage | None = None  # of an ablation
 
     def record(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"tensors": list(self.tensors), "notes": list(self.notes)}
+        reach = {} if self.coverage is None else {"coverage": self.coverage.record()}
+        return {"tensors": list(self.tensors), "notes": list(self.notes), **reach}
 
 
 @torch.no_grad()
@@ -77,7 +80,7 @@ def export_lora(
     folder that holds something, UnsupportedModel for a writer that an adapter cannot change and for an incomplete edit
     unless `incomplete_ok`, Unavailable without the package peft.
     """
-    folder, reach = new_folder(out), coverage(model)
+    folder, reach = new_folder(out), coverage(model, direction)
     reach.require_complete(model.name, incomplete_ok=incomplete_ok)
     unit = for_model(direction.unit, model).cpu()
     origin = check_model(direction, model, from_another_model=from_another_model)
@@ -100,7 +103,8 @@ def export_lora(
         "Directional ablation: the tensors below write nothing to the residual stream along one direction"
         f"{', up to rounding what ablation hooks do' if reach.exact else ''}."
     )
-    return _write(model, direction, config, tensors, Adapter(folder, tuple(edits), tuple(notes)), what)
+    adapter = Adapter(folder, tuple(edits), tuple(notes), reach)
+    return _write(model, direction, config, tensors, adapter, what, {"intervention": "ablation"})
 
 
 @torch.no_grad()
@@ -140,7 +144,8 @@ def export_addition_lora(
     tensor = f"{found.module}.{'weight' if found.is_table else 'bias'}"
     where = direction.layer if layer is None else layer
     what = f"Activation addition: {coefficient:g} times one direction is added to the residual stream at layer {where}."
-    return _write(model, direction, config, tensors, Adapter(folder, (tensor,), tuple(notes)), what)
+    asked = {"intervention": "addition", "coefficient": coefficient, "layer": where}
+    return _write(model, direction, config, tensors, Adapter(folder, (tensor,), tuple(notes)), what, asked)
 
 
 def _targets(model: ChatModel, names: Sequence[str], biases: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -273,14 +278,25 @@ def _filled(name: str, layer: Any, u: Float[Tensor, "*k i"], v: Float[Tensor, "*
 
 
 def _write(
-    model: ChatModel, direction: Direction, config: Any, tensors: dict[str, Tensor], adapter: Adapter, what: str
+    model: ChatModel,
+    direction: Direction,
+    config: Any,
+    tensors: dict[str, Tensor],
+    adapter: Adapter,
+    what: str,
+    asked: Mapping[str, Any],
 ) -> Adapter:
     folder = adapter.folder
-    write_bytes(folder / "adapter_model.safetensors", save(tensors, {"format": "pt"}))
-    write_text(folder / "README.md", _card(model, direction, adapter, what))
-    settings = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    data = save(tensors, {"format": "pt"})
+    write_bytes(folder / "adapter_model.safetensors", data)
+    fields = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    settings = (json.dumps(fields, indent=2, sort_keys=True, default=str) + "\n").encode()
+    files = {"adapter_model.safetensors": data, "adapter_config.json": settings}
+    about = {"form": "lora", "source": model.name, "direction": describe_direction(direction), **asked}
+    hashes = {name: sha256(content).hexdigest() for name, content in files.items()}
+    write_papers(folder, _card(model, direction, adapter, what), about | adapter.record(), hashes)
     # Last, because nothing takes the folder for an adapter without it.
-    write_text(folder / "adapter_config.json", json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n")
+    write_bytes(folder / "adapter_config.json", settings)
     return adapter
 
 
