@@ -19,9 +19,11 @@ SOURCE = ROOT / "src" / "refusal"
 FLOORS = {
     **dict.fromkeys(["equations", "errors", "config", "records", "statistics", "rule", "results"], 1),
     **dict.fromkeys(["direction", "architectures", "model", "fingerprint", "prompts"], 2),
-    **dict.fromkeys(["interventions", "engine"], 3),
-    **dict.fromkeys(["extraction", "refusal_tokens", "selection", "generation", "judges", "weights", "losses"], 4),
-    **dict.fromkeys(["capabilities", "mechanism"], 4),
+    **dict.fromkeys(["interventions", "engine", "partial"], 3),
+    **dict.fromkeys(
+        ["extraction", "refusal_tokens", "sweep", "race", "selection", "generation", "judges", "weights", "losses"], 4
+    ),
+    **dict.fromkeys(["served", "capabilities", "mechanism"], 4),
     **dict.fromkeys(["study", "pipeline", "official", "exports"], 5),
     **dict.fromkeys(["svg", "figures", "report", "explorer"], 6),
     **dict.fromkeys(["commands", "cli"], 7),
