@@ -18,7 +18,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from refusal.config import RunConfig, read_config
-from refusal.errors import RefusalError
+from refusal.errors import BadSetting, RefusalError
 
 Config = Annotated[RunConfig, arg(name="")]
 Model = Annotated[Positional[str], arg(metavar="MODEL", help='Hugging Face id or folder; "organism" is bundled.')]
@@ -28,6 +28,7 @@ Out = Annotated[Path, arg(help="Folder to write.")]
 Saved = Annotated[Path, arg(help="Direction file: ours, the official direction.pt, .gguf, or a steered .pt.")]
 Layer = Annotated[int | None, arg(help="Layer to add at, where it is not the direction's own.")]
 Coefficient = Annotated[float, arg(help="Multiple of the direction that is added.")]
+Longest = Annotated[int | None, arg(help="Longest answer in tokens; the checkpoint's own limit, else 512.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
 
 
@@ -68,6 +69,7 @@ def ask(
     direction: Saved,
     coefficient: Coefficient = 1.0,
     layer: Layer = None,
+    max_new_tokens: Longest = None,
     json: Json = False,
 ) -> None:
     """Print a model's answer to one prompt: plain, with the direction ablated, and with it added.
@@ -81,11 +83,12 @@ def ask(
 
     _quiet()
     chat, found, answers = load_model(model), load_direction(direction), {}
-    answers["plain"] = generate(chat, [prompt])[0].response
+    answer = partial(generate, chat, [prompt], max_new_tokens=max_new_tokens)
+    answers["plain"] = answer()[0].response
     with interventions.ablate(chat, found):
-        answers["ablated"] = generate(chat, [prompt])[0].response
+        answers["ablated"] = answer()[0].response
     with interventions.add(chat, found, coefficient=coefficient, layer=layer):
-        answers["added"] = generate(chat, [prompt])[0].response
+        answers["added"] = answer()[0].response
     _print(answers, json, lambda: _pairs(answers))
 
 
@@ -97,15 +100,33 @@ def generate(
     ablate: Annotated[Path | None, arg(help="Saved direction to ablate.")] = None,
     add: Annotated[Path | None, arg(help="Saved direction to add.")] = None,
     coefficient: Coefficient = 1.0,
+    max_new_tokens: Longest = None,
+    system: Annotated[str | None, arg(help="System prompt.")] = None,
+    server: Annotated[
+        str | None, arg(help="OpenAI-compatible server that has the model; its API key: $REFUSAL_SERVER_KEY.")
+    ] = None,
+    server_model: Annotated[str | None, arg(help="The model's name there, where it is not MODEL.")] = None,
+    timeout: Annotated[float, arg(help="Seconds that the server has for one answer.")] = 600.0,
+    concurrency: Annotated[int, arg(help="Prompts that the server is asked at once.")] = 8,
 ) -> None:
     """Complete every prompt of a set and write JSON lines, with a saved direction ablated or added if asked.
 
+    The model runs here, or on a server (vLLM, SGLang, llama.cpp, transformers serve; an exported checkpoint holds the
+    intervention there). A stopped command goes on where it was.
+
     Example: refusal generate organism harmful -o completions.jsonl --ablate direction.safetensors
     """
-    from refusal.commands import complete_set
+    from refusal import commands
 
     _quiet()
-    complete_set(model, prompts, output, split=split, ablated=ablate, added=add, coefficient=coefficient)
+    same: Any = {"split": split, "max_new_tokens": max_new_tokens, "system": system}
+    if server is None:
+        commands.complete_set(model, prompts, output, ablated=ablate, added=add, coefficient=coefficient, **same)
+    elif ablate or add:
+        raise BadSetting("A server's model cannot be changed from here. Export it with the direction, and serve that.")
+    else:
+        where = commands.Server(server, server_model or model, timeout=timeout, concurrency=concurrency)
+        commands.complete_on_server(where, prompts, output, **same)
 
 
 def judge(
@@ -138,10 +159,10 @@ def select(
 
     Example: refusal select --scores selection.jsonl --layers 10 --max-kl 0.05
     """
-    from refusal.rule import Limits, choose, read_scores
+    from refusal.rule import Limits, choose, read_complete_scores
 
     limits = Limits(max_kl=max_kl, min_induce=min_induce, prune_layers=prune_layers)
-    summary = choose(read_scores(scores), layers, limits=limits).summary()
+    summary = choose(read_complete_scores(scores), layers, limits=limits).summary()
     _print(summary, json, lambda: _pairs(summary))
 
 
@@ -199,7 +220,9 @@ def verify_export(
     intervention: Annotated[Literal["ablation", "addition"], arg(help="What the export does.")] = "ablation",
     coefficient: Coefficient = 1.0,
     layer: Layer = None,
-    card: Annotated[bool, arg(help="Write the result into the export's card, record and sums; else it is read only.")] = False,
+    card: Annotated[
+        bool, arg(help="Write the result into the export's card, record and sums; else it is read only.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Hold an export against hooks: logits and greedy tokens beside the effect's own size; exit 1 if it fails.

@@ -2,23 +2,31 @@
 
 import platform
 import shutil
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import Progress
+
+from refusal import served
 from refusal.architectures import describe
 from refusal.errors import BadRunFolder, BadSetting
-from refusal.generation import generate
+from refusal.fingerprint import fingerprint
+from refusal.generation import Completion, generate
 from refusal.interventions import ablate, add
 from refusal.judges import judge, verdicts
 from refusal.judges.read import read_completions
 from refusal.model import load_model
-from refusal.prompts import Split, load_prompts
-from refusal.records import Run, file_hash, read_json, read_rows, write_rows
+from refusal.prompts import Prompt, Split, load_prompts
+from refusal.records import Journal, Json, Run, file_hash, read_json, read_rows, value_hash
 from refusal.results import summarize
 from refusal.rule import Limits, choose, read_scores
+from refusal.served import Server
 from refusal.statistics import Rate
 from refusal.weights import load_direction
 
@@ -32,17 +40,72 @@ def complete_set(
     ablated: Path | None,
     added: Path | None,
     coefficient: float,
+    max_new_tokens: int | None,
+    system: str | None,
 ) -> None:
     """Complete one split of a prompt set under saved directions and write JSON lines."""
-    chat, chosen = load_model(model), load_prompts(prompts, split=split if Path(prompts).is_file() else None)[split]
-    if not chosen:
-        raise BadSetting(f"The prompt set '{prompts}' has no {split} prompts. Give another --split.")
+    chosen, chat = _split(prompts, split), load_model(model, system=system)
+    weights = [model, fingerprint(chat), str(chat.network.dtype), chat.device.type]
     with ExitStack() as stack:
         if ablated:
             stack.enter_context(ablate(chat, load_direction(ablated)))
         if added:
             stack.enter_context(add(chat, load_direction(added), coefficient=coefficient))
-        write_rows(output, (completion.record() for completion in generate(chat, chosen)))
+        directions = [path and file_hash(path) for path in (ablated, added)]
+        asked = [weights, directions, coefficient, max_new_tokens, system]
+        with _journal(output, chosen, asked) as (known, report, _):
+            generate(chat, chosen, max_new_tokens=max_new_tokens, skip=known, report=report)
+
+
+def complete_on_server(
+    server: Server,
+    prompts: str,
+    output: Path,
+    *,
+    split: Split,
+    max_new_tokens: int | None,
+    system: str | None,
+) -> None:
+    """Complete one split of a prompt set through a server and write JSON lines that name it."""
+    chosen, origin = _split(prompts, split), server.record()
+    with _journal(output, chosen, [origin, max_new_tokens, system], origin=origin) as (known, report, say):
+        served.generate(
+            server, chosen, max_new_tokens=max_new_tokens, system=system, skip=known, report=report, say=say
+        )
+
+
+def _split(prompts: str, split: Split) -> Sequence[Prompt]:
+    chosen = load_prompts(prompts, split=split if Path(prompts).is_file() else None)[split]
+    if not chosen:
+        raise BadSetting(f"The prompt set '{prompts}' has no {split} prompts. Give another --split.")
+    return chosen
+
+
+Report = Callable[[dict[int, Completion]], None]
+
+
+@contextmanager
+def _journal(
+    output: Path, prompts: Sequence[Prompt], asked: Json, *, origin: Mapping[str, str] | None = None
+) -> Iterator[tuple[dict[int, Completion], Report, Callable[[str], None]]]:
+    """Keep completions as they come, and write them in order once all are there; a stopped command goes on from them.
+
+    Yields the completions of an earlier try at the same, the function that takes new ones, and one that talks beside
+    the progress bar. `origin` stands in every row.
+    """
+    journal = Journal(output, value_hash([asked, [prompt.instruction for prompt in prompts]]))
+    names = [field.name for field in fields(Completion)]
+    known = {index: Completion(**{name: row[name] for name in names}) for index, row in journal.rows.items()}
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(output.name, total=len(prompts), completed=len(known))
+
+        def report(new: dict[int, Completion]) -> None:
+            journal.append([{"index": index, **answer.record(), **(origin or {})} for index, answer in new.items()])
+            progress.advance(task, len(new))
+
+        yield known, report, console.print
+    journal.finish()
 
 
 def judge_saved(path: Path, *, by: str) -> dict[str, Rate]:
