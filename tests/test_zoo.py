@@ -328,9 +328,9 @@ def test_all_streams_of_several_lose_the_direction():
     block = blocks(model.network, model.architecture)[-1]
     handle = block.register_forward_hook(lambda _module, _args, output: kept.append(output))
     try:
-        logits(model)
+        engine.forward(model, prompts(model))
         with ablate(model, direction()):
-            logits(model)
+            engine.forward(model, prompts(model))
     finally:
         handle.remove()
     before, after = ({"all": list(streams)} for streams in kept)

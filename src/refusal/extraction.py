@@ -12,6 +12,7 @@ from refusal.errors import BadInput, TooFewPrompts
 from refusal.fingerprint import fingerprint
 from refusal.interventions import capture
 from refusal.model import ChatModel
+from refusal.partial import stop_before
 from refusal.prompts import Prompt, PromptSet
 
 MIN_PROMPTS = 2  # below this a mean, or a score on validation prompts, says nothing
@@ -128,7 +129,8 @@ def _stream(
 
         def run(batch: list[int]) -> None:
             kept["resid_pre"].clear()  # of the batch before, or of one that ran out of memory half-way
-            engine.forward(model, [tokens[i] for i in batch])
+            with stop_before(model, model.n_layers - 1):  # nothing behind the last block's input is read
+                engine.forward(model, [tokens[i] for i in batch])
             use(batch, kept["resid_pre"])
 
         engine.for_each_batch(model, tokens, run)
