@@ -250,6 +250,52 @@ def test_generate_writes_what_judge_reads(found, tmp_path, capsys, monkeypatch, 
     assert rates["ablated"] <= 1
 
 
+def test_a_stopped_generate_goes_on_where_it_was(found, tmp_path, capsys, monkeypatch, harmful):
+    monkeypatch.setattr(commands, "load_prompts", lambda name, **_: {"test": harmful.test[:6]})
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
+    words = ["generate", "organism", "harmful", "--ablate", str(found / "d.safetensors"), "-o"]
+    main([*words, str(whole)])
+    real, skipped = commands.generate, []
+
+    def stopped(chat, prompts, *, report, **rest):
+        report(dict(enumerate(real(chat, prompts[:2]))))
+        raise KeyboardInterrupt
+
+    def watched(chat, prompts, *, skip, **rest):
+        skipped.append(set(skip))
+        return real(chat, prompts, skip=skip, **rest)
+
+    monkeypatch.setattr(commands, "generate", stopped)
+    assert call(capsys, *words, str(path))[0] == 130
+    monkeypatch.setattr(commands, "generate", watched)
+    assert call(capsys, *words, str(path)) == (0, "", "")
+    assert path.read_bytes() == whole.read_bytes()
+
+    monkeypatch.setattr(commands, "generate", stopped)  # under another direction nothing is taken over
+    assert call(capsys, *words, str(path))[0] == 130
+    monkeypatch.setattr(commands, "generate", watched)
+    main(["generate", "organism", "harmful", "-o", str(path)])
+    assert skipped == [{0, 1}, set()]
+
+
+def test_answers_are_as_short_and_under_the_system_prompt_as_asked(found, tmp_path, capsys, monkeypatch, harmful):
+    monkeypatch.setattr(commands, "load_prompts", lambda name, **_: {"test": harmful.test[:3]})
+    path, direction = tmp_path / "a.jsonl", str(found / "d.safetensors")
+    main(["generate", "organism", "harmful", "-o", str(path), "--max-new-tokens", "3"])
+    assert [(row["tokens"], row["finished"]) for row in read_rows(path)] == [(3, False)] * 3
+    ask = ["ask", "organism", harmful.test[0].instruction, "--direction", direction]
+    long, short = data(capsys, *ask), data(capsys, *ask, "--max-new-tokens", "3")
+    assert all(long[name].startswith(short[name]) and len(short[name]) < len(long[name]) for name in long)
+    code, _, err = call(capsys, *ask, "--max-new-tokens", "0")
+    assert code == 1
+    assert "max_new_tokens is 0" in err
+
+    seen = []
+    monkeypatch.setattr(commands, "generate", lambda chat, *_, **__: seen.append(chat.system))
+    main(["generate", "organism", "harmful", "-o", str(path), "--system", "Be brief."])
+    assert seen == ["Be brief."]
+
+
 def test_flags_win_over_the_config_file(tmp_path, capsys, monkeypatch):
     from refusal import pipeline
 
