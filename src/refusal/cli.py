@@ -29,6 +29,7 @@ Saved = Annotated[Path, arg(help="Direction file: ours, the official direction.p
 Layer = Annotated[int | None, arg(help="Layer to add at, where it is not the direction's own.")]
 Coefficient = Annotated[float, arg(help="Multiple of the direction that is added.")]
 Longest = Annotated[int | None, arg(help="Longest answer in tokens; the checkpoint's own limit, else 512.")]
+Row = Annotated[Path | None, arg(help="TOML or JSON file: a row of your own, for a family that is not covered.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
 
 
@@ -184,6 +185,7 @@ def export(
     effect: Annotated[Path | None, arg(help="Measured results for the model card: a run's results.json.")] = None,
     checksums: Annotated[bool, arg(help="Hash every file of a checkpoint, at about the cost of a copy.")] = True,
     from_another_model: Annotated[bool, arg(help="Let a direction pass that was found in other weights.")] = False,
+    architecture: Row = None,
     json: Json = False,
 ) -> None:
     """Write a model with the intervention built in: a checkpoint, a LoRA adapter, a control vector, a steering file.
@@ -206,6 +208,7 @@ def export(
         effect=effect,
         checksums=checksums,
         from_another_model=from_another_model,
+        architecture=architecture,
     )
     _print(made, json, lambda: _pairs(exports.headlines(made)))
 
@@ -223,6 +226,7 @@ def verify_export(
     card: Annotated[
         bool, arg(help="Write the result into the export's card, record and sums; else it is read only.")
     ] = False,
+    architecture: Row = None,
     json: Json = False,
 ) -> None:
     """Hold an export against hooks: logits and greedy tokens beside the effect's own size; exit 1 if it fails.
@@ -243,6 +247,7 @@ def verify_export(
         n=n,
         max_new_tokens=max_new_tokens,
         card=card,
+        architecture=architecture,
     )
     _print(proof, json, lambda: _pairs(proof))
     if not proof["holds"]:
@@ -253,6 +258,7 @@ def audit(
     base: Annotated[Positional[str], arg(metavar="BASE", help="Checkpoint folder or Hub id.")],
     edited: Annotated[Positional[str], arg(metavar="EDITED", help="What was made of it.")],
     output: Annotated[Path | None, arg(aliases=["-o"], help="File for the recovered direction.")] = None,
+    architecture: Row = None,
     json: Json = False,
 ) -> None:
     """Ask whether a checkpoint was edited: recover the removed direction from its difference to the base model.
@@ -261,7 +267,7 @@ def audit(
     """
     from refusal import exports
 
-    found = exports.audit(base, edited, output)
+    found = exports.audit(base, edited, output, architecture=architecture)
     _print(found, json, lambda: _pairs(found))
 
 
@@ -300,14 +306,24 @@ def import_official(
     print(write_report(import_run(run, out)))
 
 
-def models(json: Json = False) -> None:
-    """List the model families that are covered, and where each writes to its residual stream.
+def models(
+    model: Annotated[Positional[str], arg(metavar="[MODEL]", help="Hugging Face id or folder, else all families.")] = "",
+    architecture: Row = None,
+    json: Json = False,
+) -> None:
+    """List the covered families; or, of a MODEL, what writes to its residual stream and whether an edit reaches it.
 
     Example: refusal models --json
     """
+    if model:
+        from refusal import exports
+
+        found = exports.reach(model, architecture=architecture)
+        _print(found.record(), json, lambda: _table(found.groups()))
+        return _say(f"An edit would be incomplete: {'; '.join(found.gaps)}") if found.gaps else None
     from refusal.commands import model_families
 
-    rows = model_families()
+    rows = model_families(architecture)
     shown = ("model_type", "only with", "weight edit", "padding", "why")  # blocks and writers: with --json
     _print(rows, json, lambda: _table([{name: row[name] for name in shown} for row in rows]))
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from refusal import served
-from refusal.architectures import describe
+from refusal.architectures import describe, read_architecture
 from refusal.errors import BadRunFolder, BadSetting
 from refusal.fingerprint import fingerprint
 from refusal.generation import Completion, generate
@@ -147,9 +147,15 @@ def check_run(folder: Path) -> dict[str, Any]:
     return {"candidates": len(stored), "judged files": len(judged), "judges": ", ".join(judges), "differences": 0}
 
 
-def model_families() -> list[dict[str, str]]:
-    """Return one entry per covered `model_type`: its blocks and writers, what a weight edit reaches, how checked."""
-    return describe()
+def model_families(architecture: Path | None) -> list[dict[str, str]]:
+    """Return one entry per covered `model_type`: its blocks and writers, what a weight edit reaches, how checked.
+
+    With a row of your own, the entries of that row instead.
+    """
+    if architecture is None:
+        return describe()
+    unchecked = {"checked": "not by us: loading a model holds every parameter against the row"}
+    return [entry | unchecked for entry in describe([read_architecture(architecture)])]
 
 
 def examine() -> dict[str, Any]:

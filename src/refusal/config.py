@@ -61,6 +61,8 @@ class RunConfig:
     """System prompt; none by default, as in the paper."""
     template_arguments: str = "{}"
     """JSON object passed on to the chat template, such as {"enable_thinking": false}."""
+    architecture: Path | None = None
+    """TOML or JSON file with a row of your own, for a family of models that is not covered (docs/files.md)."""
     dtype: str = "auto"
     """float32, bfloat16, float16; "auto": float32 on a CPU, else the checkpoint's."""
     device: str = "auto"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from refusal.architectures import Architecture, read_architecture
 from refusal.direction import Direction
 from refusal.errors import BadSetting
 from refusal.model import load_model
@@ -11,6 +12,7 @@ from refusal.prompts import load_prompts
 from refusal.records import read_json
 from refusal.weights import (
     bias,
+    coverage,
     export_checkpoint,
     export_lora,
     load_direction,
@@ -18,6 +20,7 @@ from refusal.weights import (
     verify_export,
 )
 from refusal.weights.card import measured_section
+from refusal.weights.covering import Coverage
 from refusal.weights.gguf import export_control_vector
 from refusal.weights.lora import export_addition_lora
 from refusal.weights.papers import add_measured, direction_hash, read_record
@@ -55,19 +58,20 @@ def export(
     effect: Path | None,
     checksums: bool,
     from_another_model: bool,
+    architecture: Path | None,
 ) -> dict[str, Any]:
     """Write one intervention in one form, and return what was written and what it covers.
 
     `effect` is a file of measured results, such as the results.json of a run, for the model card of a checkpoint,
     which has `checksums` of its files.
-    `from_another_model` lets a direction pass that was found in other weights.
+    `from_another_model` lets a direction pass that was found in other weights, `architecture` is a row of your own.
     Raises BadSetting for a setting that the form has no use for, and the errors of each form.
     """
     kind: Intervention = intervention or USUAL[form]
     _check_settings(form, kind, moved=coefficient != 1.0, tied=tied, papers=effect is not None or not checksums)
     if Path(model).is_dir():
         outside(out, Path(model))
-    direction = load_direction(saved, layer=layer)
+    direction, row = load_direction(saved, layer=layer), _row(architecture)
     papers: dict[str, Any] = {"effect": None if effect is None else read_json(effect), "checksums": checksums}
     done = {"form": form, "intervention": kind, "out": str(out)}
     if (form, kind) == ("checkpoint", "ablation"):
@@ -79,9 +83,10 @@ def export(
             incomplete_ok=incomplete_ok,
             **papers,
             from_another_model=from_another_model,
+            architecture=row,
         )
         return done | made.record()
-    chat = load_model(model)
+    chat = load_model(model, architecture=row)
     if (form, kind) == ("lora", "ablation"):
         made = export_lora(chat, direction, out, incomplete_ok=incomplete_ok, from_another_model=from_another_model)
         return done | made.record()
@@ -130,6 +135,7 @@ def verify(
     n: int,
     max_new_tokens: int,
     card: bool,
+    architecture: Path | None,
 ) -> dict[str, Any]:
     """Hold an export against the hooks of its intervention on the first prompts of a set.
 
@@ -151,6 +157,7 @@ def verify(
         coefficient=coefficient,
         layer=layer,
         max_new_tokens=max_new_tokens,
+        architecture=_row(architecture),
     )
     found = proof.record() | {"set": prompts if not Path(prompts).exists() else Path(prompts).name}
     if card:
@@ -160,9 +167,14 @@ def verify(
     return found
 
 
-def audit(base: str, edited: str, output: Path | None) -> dict[str, Any]:
+def reach(model: str, *, architecture: Path | None) -> Coverage:
+    """Say of every tensor of a checkpoint that writes to the stream whether an edit reaches it; nothing is loaded."""
+    return coverage(model, architecture=_row(architecture))
+
+
+def audit(base: str, edited: str, output: Path | None, *, architecture: Path | None) -> dict[str, Any]:
     """Say what differs between two checkpoints, and keep the direction that explains it, if asked."""
-    found = recover_direction(base, edited)
+    found = recover_direction(base, edited, architecture=_row(architecture))
     if output is not None:
         if found.direction is None:
             raise BadSetting(f"There is no direction to write to {output}: {found.verdict}.")
@@ -174,6 +186,10 @@ def audit(base: str, edited: str, output: Path | None) -> dict[str, Any]:
         "changed tensors": len(found.changed),
         "unchanged writers": len(found.unchanged_writers),
     }
+
+
+def _row(path: Path | None) -> Architecture | None:
+    return None if path is None else read_architecture(path)
 
 
 def _check_settings(form: Form, kind: Intervention, *, moved: bool, tied: str, papers: bool) -> None:

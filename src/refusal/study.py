@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from refusal.architectures import read_architecture
 from refusal.config import RunConfig
 from refusal.generation import MAX_NEW_TOKENS
 from refusal.model import BUNDLED, ChatModel, load_model
@@ -60,8 +61,14 @@ class Study:
 def open_study(config: RunConfig) -> Iterator[Study]:
     """Open the run folder of a config, load what it asks for, and record every choice."""
     # Loaded first, so that a misspelt name leaves no folder behind.
+    row = None if config.architecture is None else read_architecture(config.architecture)
     model = load_model(
-        config.model, dtype=config.dtype, device=config.device, system=config.system, template_arguments=config.template
+        config.model,
+        dtype=config.dtype,
+        device=config.device,
+        system=config.system,
+        template_arguments=config.template,
+        architecture=row,
     )
     harmful, harmless = load_contrast(config)
     sample = paper_sample(
@@ -74,7 +81,7 @@ def open_study(config: RunConfig) -> Iterator[Study]:
         n_harmful_test=config.n_test,
     )
     # What was resolved, not only what was asked: a run begun on a GPU must not go on in another dtype on a CPU.
-    resolved = [str(model.network.dtype), model.device.type]
+    resolved = [str(model.network.dtype), model.device.type, *([] if row is None else [asdict(row)])]
     base = value_hash([config.science(), _fingerprint(model), sample.record(), resolved])
     grammar = harmful.source == harmless.source == ORGANISM_SOURCE
     max_new_tokens, reason = _longest(config)

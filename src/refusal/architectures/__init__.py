@@ -7,11 +7,13 @@ gpt.py         GPT-2 and its time       recurrent.py   state spaces and linear a
 multimodal.py  models that see          families.py    all rows
 network.py     a row held against a loaded network: every parameter is accounted for, or it is an error
 describe.py    the table in words
+reading.py     a row of one's own, from a file
 """
 
 from refusal.architectures.describe import describe
 from refusal.architectures.families import ROWS
 from refusal.architectures.network import blocks, find, outside, present, stream_width, writers
+from refusal.architectures.reading import read_architecture
 from refusal.architectures.row import COMPONENT_FREE, EXACT, MEASURED, Architecture, Norm, Writer
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "find",
     "outside",
     "present",
+    "read_architecture",
     "stream_width",
     "writers",
 ]

@@ -11,7 +11,10 @@ from refusal.architectures.families import ROWS
 from refusal.architectures.row import Architecture, Writer, regex
 from refusal.errors import UnsupportedModel
 
-ADD_A_ROW = "To cover it, give load_model a row of your own (architecture=), or add one to refusal/architectures."
+ADD_A_ROW = (
+    "To cover it, give a row of your own (--architecture FILE, or architecture=; docs/files.md), or add one to "
+    "refusal/architectures."
+)
 
 
 def find(network: nn.Module, rows: Sequence[Architecture] = ROWS) -> Architecture:

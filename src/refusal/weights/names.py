@@ -24,6 +24,7 @@ from transformers.core_model_loading import (
 )
 
 from refusal.architectures import ROWS, Architecture, Writer, find, stream_width
+from refusal.architectures.network import ADD_A_ROW
 from refusal.errors import BadInput, UnsupportedModel
 from refusal.model import UNLOADABLE
 from refusal.weights.safetensors_files import FLOATS, Files, Stored
@@ -115,7 +116,7 @@ def _by_name(files: Files, rows: Sequence[Architecture]) -> Layout:
         why = f": it has '{unknown[0]}'" if unknown else f": {other[0]} is set otherwise" if other else ""
         raise UnsupportedModel(
             f"The architecture '{model_type}' of {files.folder} is code of its own, which is not run here, and no row "
-            f"covers it{why}. Give a row of your own (architecture=), or add one to refusal/architectures."
+            f"covers it{why}. {ADD_A_ROW}"
         )
     if files.config.get("tie_word_embeddings"):
         raise UnsupportedModel(f"{files.folder} ties its embeddings in code of its own. {IN_MEMORY}")
