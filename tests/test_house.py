@@ -19,7 +19,7 @@ SOURCE = ROOT / "src" / "refusal"
 FLOORS = {
     **dict.fromkeys(["equations", "errors", "config", "records", "statistics", "rule", "results"], 1),
     **dict.fromkeys(["direction", "architectures", "model", "fingerprint", "prompts"], 2),
-    **dict.fromkeys(["interventions", "engine", "partial"], 3),
+    **dict.fromkeys(["interventions", "engine", "partial", "prefix"], 3),
     **dict.fromkeys(
         ["extraction", "refusal_tokens", "sweep", "race", "selection", "generation", "judges", "weights", "losses"], 4
     ),

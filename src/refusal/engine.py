@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from typing import Any
 
 import psutil
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import Cache
 
 from refusal.architectures import stream_width
 from refusal.errors import Unavailable
@@ -15,6 +17,7 @@ from refusal.model import ChatModel
 
 # Measured by benchmarks/sweep.py: a CPU is at its best from about 500 tokens on, and more only takes memory.
 CPU_BUDGET = 4096
+CPU_LOGITS = 1 << 26  # values of a block of logits; a larger one only takes memory
 MOST = 1 << 16  # tokens; beyond it no device gains
 SHARE_OF_FREE = 0.3  # of a device's free memory, for the activations of one forward pass
 WASTE = 0.05  # padded share of a batch at most
@@ -29,16 +32,19 @@ class Budget:
     reason: str
 
 
-def budget_of(model: ChatModel) -> Budget:
+def budget_of(model: ChatModel, *, every_logit: bool = False) -> Budget:
     """Return the padded tokens of one forward pass that suit the device and the memory it has free now.
 
-    On CUDA a token is counted as 24 vectors of the stream's width in float32, about what a block holds at its widest.
-    A batch that still does not fit is halved by `for_each_batch`.
+    On CUDA a token is counted as 24 vectors of the stream's width in float32, about what a block holds at its widest,
+    and where `every_logit` is read as its logits, too, twice in float32. A batch that still does not fit is halved by
+    `for_each_batch`.
     """
+    vocabulary = _head(model).weight.shape[0] if every_logit else 0
     if model.device.type != "cuda":
-        return Budget(CPU_BUDGET, f"{model.device.type}: a larger batch is no faster")
+        most = min(CPU_BUDGET, CPU_LOGITS // vocabulary) if vocabulary else CPU_BUDGET
+        return Budget(max(1, most), f"{model.device.type}: a larger batch is no faster")
     free = free_memory(model.device)
-    one = 24 * 4 * stream_width(model.network)
+    one = 24 * 4 * stream_width(model.network) + 2 * 4 * vocabulary
     fits = int(free * SHARE_OF_FREE / one)
     return Budget(max(256, min(MOST, fits)), f"{SHARE_OF_FREE:.0%} of {free / 2**30:.1f} GiB free, {one} bytes a token")
 
@@ -93,14 +99,50 @@ def pad(tokens: Tokens, pad_token: int) -> tuple[Int[Tensor, "b s"], Int[Tensor,
 
 
 @torch.no_grad()
-def forward(model: ChatModel, tokens: Tokens) -> Float[Tensor, "b v"]:
-    """Run one batch and return the logits of the last position, in float32."""
+def forward(model: ChatModel, tokens: Tokens, *, cache: Cache | None = None) -> Float[Tensor, "b v"]:
+    """Run one batch and return the logits of the last position, in float32.
+
+    With a cache the rows go on from what it holds, which is of one length in all of them.
+    """
     ids, mask, positions = (x.to(model.device) for x in pad(tokens, model.pad_token))
+    if cache is not None:
+        before = int(cache.get_seq_length())
+        mask = torch.cat([mask.new_ones(len(mask), before), mask], dim=1)
+        positions = positions + before
     taken = signature(model.network.forward).parameters  # state-space families have no positions
-    optional = {"position_ids": positions, "logits_to_keep": 1, "use_cache": False}
+    optional = {
+        "position_ids": positions,
+        "logits_to_keep": 1,
+        "use_cache": cache is not None,
+        "past_key_values": cache,
+    }
     arguments = {name: value for name, value in optional.items() if name in taken}
     output = model.network(input_ids=ids, attention_mask=mask, **arguments)
     return output.logits[:, -1].float()
+
+
+@torch.no_grad()
+def logits_at_end(model: ChatModel, tokens: Tokens, counts: Sequence[int]) -> Float[Tensor, "t v"]:
+    """Run one batch and return the logits of the last `counts[i]` positions of row i, row after row.
+
+    The network's head sees these positions only, so that logits of others never exist. In the network's own format.
+    """
+    ids, mask, positions = (x.to(model.device) for x in pad(tokens, model.pad_token))
+    width = ids.shape[1]
+    read = torch.arange(width) >= width - torch.tensor(counts)[:, None]
+    taken = signature(model.network.forward).parameters
+    optional = {"position_ids": positions, "use_cache": False}
+    arguments = {name: value for name, value in optional.items() if name in taken}
+    handle = _head(model).register_forward_pre_hook(lambda _head, args: (args[0][read.to(args[0].device)][None],))
+    try:
+        return model.network(input_ids=ids, attention_mask=mask, **arguments).logits[0]
+    finally:
+        handle.remove()
+
+
+def _head(model: ChatModel) -> Any:
+    """Return the module that turns the stream into logits."""
+    return model.network.get_output_embeddings()
 
 
 def for_each_batch(

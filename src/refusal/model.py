@@ -67,6 +67,7 @@ class ChatModel:
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
     post_instruction: tuple[int, ...] = ()
+    _encoded: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_layers(self) -> int:
@@ -99,13 +100,20 @@ class ChatModel:
 
         Raises UnsupportedModel when the rendering does not end in the post-instruction tokens.
         """
+        if instruction in self._encoded:
+            return list(self._encoded[instruction])
         tokens = _render(self, instruction)
         if tuple(tokens[-len(self.post_instruction) :]) != self.post_instruction:
             raise UnsupportedModel(
                 f"The chat template of {self.name} merges the end of this instruction with its own tokens: "
                 f"{instruction[-20:]!r} (last characters). Remove or change that prompt."
             )
-        return tokens
+        self._encoded[instruction] = tokens
+        return list(tokens)
+
+    def rendered(self, instruction: str, answer: str | None = None) -> str:
+        """Render one instruction through the chat template, ready for the answer or with one behind it, as text."""
+        return _apply_template(self, instruction, answer, tokenize=False)
 
 
 def load_model(
@@ -229,18 +237,21 @@ def _first_line(error: Exception) -> str:
 
 
 def _render(model: ChatModel, instruction: str) -> list[int]:
+    return list(_apply_template(model, instruction, None, tokenize=True)["input_ids"])
+
+
+def _apply_template(model: ChatModel, instruction: str, answer: str | None, *, tokenize: bool) -> Any:
     messages = [{"role": "system", "content": model.system}] if model.system is not None else []
     messages.append({"role": "user", "content": instruction})
+    messages += [{"role": "assistant", "content": answer}] if answer is not None else []
+    how = {"add_generation_prompt": answer is None, "tokenize": tokenize, "return_dict": tokenize}
     try:
-        rendered: Any = model.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True, **model.template_arguments
-        )
+        return model.tokenizer.apply_chat_template(messages, **how, **model.template_arguments)
     except (TypeError, ValueError, TemplateError) as error:  # such as a template that takes no system prompt
         raise UnsupportedModel(
             f"The chat template of {model.name} cannot render a prompt with system={model.system!r} and "
             f"template_arguments={dict(model.template_arguments)}: {error}. Leave out what it does not take."
         ) from error
-    return list(rendered["input_ids"])
 
 
 def _post_instruction(model: ChatModel) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def select(
 
     def body() -> None:
         validation = prepare(study.model, kept["harmful_val"], kept["harmless_val"], tokens=tokens)
-        study.run.note(baseline=validation.baseline)
+        study.run.note(baseline=validation.baseline, engine=validation.shortcuts(study.model))
         journal = Journal(scores, value_hash(inputs))
         known = {index: read_score(row) for index, row in journal.rows.items()}
         total = len(candidates.positions) * candidates.n_layers

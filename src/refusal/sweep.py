@@ -20,6 +20,7 @@ from refusal.direction import Candidates
 from refusal.extraction import Prompts, encode
 from refusal.interventions import Rows, ablate, add
 from refusal.model import ChatModel
+from refusal.prefix import remember, rows_of, shared_prefix
 from refusal.race import race
 from refusal.refusal_tokens import RefusalTokens
 from refusal.rule import NO_DIFFERENCE, OFFICIAL, Limits, Score
@@ -39,6 +40,17 @@ class Validation:
     tokens: RefusalTokens
     baseline: dict[str, float]  # mean refusal metric without intervention, by class
     stream: partial.Stream  # of the harmless prompts
+    prefix: tuple[int, ...] = ()  # what all prompts begin with, where it can be computed once
+
+    def shortcuts(self, model: ChatModel) -> dict[str, str | int]:
+        """Return how the sweep goes through the network, for run.json: what was found out about this one, and why."""
+        budget = engine.budget_of(model)
+        return {
+            "tokens in a batch": budget.tokens,
+            "because": budget.reason,
+            "addition starts at its own layer": self.stream.problem or "yes: tried, with the same logits",
+            "tokens of the shared beginning": len(self.prefix),
+        }
 
 
 def prepare(model: ChatModel, harmful: Prompts, harmless: Prompts, *, tokens: RefusalTokens) -> Validation:
@@ -47,7 +59,8 @@ def prepare(model: ChatModel, harmful: Prompts, harmless: Prompts, *, tokens: Re
     stream, logits = partial.record(model, encoded[1])
     found = engine.last_logits(model, encoded[0]), logits
     means = [float(equations.refusal_metric(x, tokens.tensor).mean()) for x in found]
-    return Validation(*encoded, logits, tokens, {"harmful": means[0], "harmless": means[1]}, stream)
+    prefix = shared_prefix(model, [*encoded[0], *encoded[1]], torch.cat(found))
+    return Validation(*encoded, logits, tokens, {"harmful": means[0], "harmless": means[1]}, stream, prefix)
 
 
 def sweep(
@@ -138,7 +151,7 @@ class _Measures:
             return values
 
         tokens = [*(v.harmful[i] for i in prompts), *(v.harmless if harmless else ())]
-        rows = self._each(places, tokens, lambda rows, _: ablate(self.model, rows), read)
+        rows = self._each(places, tokens, lambda rows, _: ablate(self.model, rows), read, prefix=v.prefix)
         return [(row[:n], row[n:]) for row in rows]
 
     def _metric(self, logits: Float[Tensor, "b v"], _which: Sequence[int]) -> Float[Tensor, " b"]:
@@ -157,20 +170,27 @@ class _Measures:
         tokens: engine.Tokens,
         intervene: Callable[[Rows, Sequence[int]], AbstractContextManager[None]],
         read: Callable[[Float[Tensor, "b v"], Sequence[int]], Float[Tensor, " b"]],
+        *,
+        prefix: Sequence[int] = (),
     ) -> list[list[float]]:
         """Run every prompt under every candidate, a row each, and read a value off its logits."""
         vectors = torch.stack([self.candidates.differences[self.places[i]] for i in places])
         pairs = [(row, i) for row in range(len(places)) for i in range(len(tokens))]
+        rests = [row[len(prefix) :] for row in tokens]
+        if prefix:
+            with intervene(vectors, ()):
+                began = remember(self.model, prefix, rows=len(places))
         found = torch.full((len(places), len(tokens)), NAN, dtype=torch.float64)
 
         def run(batch: list[int]) -> None:
             rows, which = zip(*(pairs[i] for i in batch), strict=True)
+            cache = rows_of(began, rows) if prefix else None
             with intervene(vectors[list(rows)], which):
-                logits = engine.forward(self.model, [tokens[i] for i in which])
+                logits = engine.forward(self.model, [rests[i] for i in which], cache=cache)
             # In parts, because the softmax of many rows over a large vocabulary in float64 takes much memory.
             parts = [slice(i, i + AT_ONCE) for i in range(0, len(which), AT_ONCE)]
             values = torch.cat([read(logits[part], which[part]).cpu() for part in parts])
             found[list(rows), list(which)] = values
 
-        engine.for_each_batch(self.model, [tokens[i] for _, i in pairs], run)
+        engine.for_each_batch(self.model, [rests[i] for _, i in pairs], run)
         return found.tolist()
