@@ -19,8 +19,10 @@ from refusal.direction import Direction
 from refusal.errors import BadInput, UnsupportedModel
 from refusal.interventions import ablate
 from refusal.model import load_model
+from refusal.records import read_rows
 from refusal.study import open_study
 from refusal.weights import orthogonalize
+from shell import printed
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 (EXAMPLE,) = re.findall(r"```toml\n(model_types.*?)```", (DOCS / "files.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -59,17 +61,6 @@ def neo(tmp_path_factory):
     return folder
 
 
-def printed(capsys, *words: str):
-    code = 0
-    try:
-        main([*words, "--json"])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
-
-
 def test_the_example_is_of_a_family_that_is_not_covered(neo):
     assert not any("gpt_neo" in row.model_types for row in ROWS)
     with pytest.raises(UnsupportedModel, match=r"'gpt_neo' is not covered.*--architecture FILE.*docs/files\.md"):
@@ -92,18 +83,24 @@ def test_every_command_takes_it(neo, tmp_path, capsys):
     source, row = str(neo / "model"), ("--architecture", str(neo / "gpt_neo.toml"))
     direction = ("--direction", str(neo / "direction.safetensors"))
     (tmp_path / "prompts.txt").write_text("\n".join(tiny.PROMPTS[:3]))
-    (family,) = printed(capsys, "models", *row)
+    (family,), _ = printed(capsys, "models", *row)
     assert (family["model_type"], family["checked"][:10]) == ("gpt_neo", "not by us:")
-    reach = printed(capsys, "models", source, *row)
+    reach, _ = printed(capsys, "models", source, *row)
     assert (reach["complete"], len(reach["writers"])) == (True, 2 + 2 * 4)
     for form in ("checkpoint", "lora"):
         out = str(tmp_path / form)
-        made = printed(capsys, "export", source, *direction, *row, "--as", form, "--out", out)
+        made, _ = printed(capsys, "export", source, *direction, *row, "--as", form, "--out", out)
         assert made["coverage"]["exact"]
         words = ("--prompts", str(tmp_path / "prompts.txt"), "--max-new-tokens", "4")
-        assert printed(capsys, "verify-export", source, out, *direction, *row, *words)["holds"]
-    found = printed(capsys, "audit", source, str(tmp_path / "checkpoint"), *row)
+        proof, code = printed(capsys, "verify-export", source, out, *direction, *row, *words)
+        assert (code, proof["holds"]) == (0, True)
+    found, _ = printed(capsys, "audit", source, str(tmp_path / "checkpoint"), *row)
     assert "it was removed" in found["verdict"]
+    answers, _ = printed(capsys, "ask", source, "Why?", *direction, *row, "--max-new-tokens", "4")
+    assert answers["plain"] != answers["ablated"]
+    words = ("-o", str(tmp_path / "answers.jsonl"), "--split", "test", "--max-new-tokens", "4")
+    main(["generate", source, str(tmp_path / "prompts.txt"), *words, *row, "--ablate", direction[1]])
+    assert len(read_rows(tmp_path / "answers.jsonl")) == 3
 
 
 def test_a_run_takes_it_and_knows_when_it_changed(neo, tmp_path):

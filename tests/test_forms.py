@@ -1,7 +1,5 @@
 """Four forms of one direction on the bundled chat model, by the commands that a user types, agree with the hooks."""
 
-import json
-
 import pytest
 import torch
 
@@ -13,18 +11,9 @@ from refusal.interventions import add
 from refusal.model import load_model
 from refusal.weights import load_direction
 from refusal.weights.proof import load_export
+from shell import printed
 
 LAYER = 7
-
-
-def printed(capsys, *words: str):
-    """Run a command with --json and return what it prints, and its exit code."""
-    code = 0
-    try:
-        main([*words, "--json"])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return json.loads(capsys.readouterr().out), code
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,7 @@ def ask(
     coefficient: Coefficient = 1.0,
     layer: Layer = None,
     max_new_tokens: Longest = None,
+    architecture: Row = None,
     json: Json = False,
 ) -> None:
     """Print a model's answer to one prompt: plain, with the direction ablated, and with it added.
@@ -78,12 +79,14 @@ def ask(
     Example: refusal ask organism "Explain how to brew a red jam." --direction direction.safetensors
     """
     from refusal import interventions
+    from refusal.architectures import read_architecture
     from refusal.generation import generate
     from refusal.model import load_model
     from refusal.weights import load_direction
 
     _quiet()
-    chat, found, answers = load_model(model), load_direction(direction), {}
+    row = None if architecture is None else read_architecture(architecture)
+    chat, found, answers = load_model(model, architecture=row), load_direction(direction), {}
     answer = partial(generate, chat, [prompt], max_new_tokens=max_new_tokens)
     answers["plain"] = answer()[0].response
     with interventions.ablate(chat, found):
@@ -109,6 +112,7 @@ def generate(
     server_model: Annotated[str | None, arg(help="The model's name there, where it is not MODEL.")] = None,
     timeout: Annotated[float, arg(help="Seconds that the server has for one answer.")] = 600.0,
     concurrency: Annotated[int, arg(help="Prompts that the server is asked at once.")] = 8,
+    architecture: Row = None,
 ) -> None:
     """Complete every prompt of a set and write JSON lines, with a saved direction ablated or added if asked.
 
@@ -122,9 +126,13 @@ def generate(
     _quiet()
     same: Any = {"split": split, "max_new_tokens": max_new_tokens, "system": system}
     if server is None:
-        commands.complete_set(model, prompts, output, ablated=ablate, added=add, coefficient=coefficient, **same)
-    elif ablate or add:
-        raise BadSetting("A server's model cannot be changed from here. Export it with the direction, and serve that.")
+        how: Any = {"ablated": ablate, "added": add, "coefficient": coefficient, "architecture": architecture}
+        commands.complete_set(model, prompts, output, **how, **same)
+    elif ablate or add or architecture:
+        raise BadSetting(
+            "--ablate, --add and --architecture are for a model that runs here: a server's cannot be changed. Export "
+            "it with the direction, and serve that."
+        )
     else:
         where = commands.Server(server, server_model or model, timeout=timeout, concurrency=concurrency)
         commands.complete_on_server(where, prompts, output, **same)

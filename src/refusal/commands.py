@@ -4,7 +4,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
@@ -42,9 +42,11 @@ def complete_set(
     coefficient: float,
     max_new_tokens: int | None,
     system: str | None,
+    architecture: Path | None,
 ) -> None:
     """Complete one split of a prompt set under saved directions and write JSON lines."""
-    chosen, chat = _split(prompts, split), load_model(model, system=system)
+    row = None if architecture is None else read_architecture(architecture)
+    chosen, chat = _split(prompts, split), load_model(model, system=system, architecture=row)
     weights = [model, fingerprint(chat), str(chat.network.dtype), chat.device.type]
     with ExitStack() as stack:
         if ablated:
@@ -52,7 +54,7 @@ def complete_set(
         if added:
             stack.enter_context(add(chat, load_direction(added), coefficient=coefficient))
         directions = [path and file_hash(path) for path in (ablated, added)]
-        asked = [weights, directions, coefficient, max_new_tokens, system]
+        asked = [weights, directions, coefficient, max_new_tokens, system, *([] if row is None else [asdict(row)])]
         with _journal(output, chosen, asked) as (known, report, _):
             generate(chat, chosen, max_new_tokens=max_new_tokens, skip=known, report=report)
 

@@ -83,7 +83,7 @@ def lay_out(files: Files, architecture: Architecture | None = None) -> Layout:
     unloaded: list[str] = []
     there: dict[str, Stored] = {}  # by the name of the parameter
     matrices: dict[str, Stored | None] = {}  # the same of writers; None where it is made by a conversion
-    rules = _Rules(network)
+    rules = Rules(network)
     for name in sorted(files.tensors, key=dot_natural_key):
         stored = files.tensors[name]
         loaded, converter = rules.target(name)
@@ -149,7 +149,7 @@ def skeleton(files: Files) -> PreTrainedModel:
         ) from error
 
 
-class _Rules:
+class Rules:
     """How transformers renames what it reads for one network."""
 
     def __init__(self, network: PreTrainedModel):
