@@ -315,7 +315,9 @@ def import_official(
 
 
 def models(
-    model: Annotated[Positional[str], arg(metavar="[MODEL]", help="Hugging Face id or folder, else all families.")] = "",
+    model: Annotated[
+        Positional[str], arg(metavar="[MODEL]", help="Hugging Face id or folder, else all families.")
+    ] = "",
     architecture: Row = None,
     json: Json = False,
 ) -> None:
