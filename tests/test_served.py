@@ -117,6 +117,7 @@ def test_what_is_no_list_of_prompts_is_refused(loopback, prompts, error):
 
 # --- what may pass ----------------------------------------------------------------------------------------------
 
+PATIENCE = 0.5  # seconds, where silence is what is tested
 MAY_PASS = {
     "408": (reply("{}", 408), "HTTP 408"),
     "429": (reply('{"error": {"message": "slow down"}}', 429), "HTTP 429: slow down"),
@@ -127,7 +128,7 @@ MAY_PASS = {
     "half of the JSON": (reply(json.dumps(completion("x"))[:40]), "no chat completion: "),
     "half of the body": (reply(json.dumps(completion("x")), promised=99), "the connection failed"),
     "no word": (hang_up, "the connection failed"),
-    "silence": (hang, "no answer within 0.3 s"),
+    "silence": (hang, f"no answer within {PATIENCE} s"),
     "a list": (reply("[]"), "no chat completion"),
     "no choices": (reply('{"object": "chat.completion"}'), "no chat completion"),
     "an empty list of choices": (reply('{"choices": []}'), "no chat completion"),
@@ -144,13 +145,14 @@ MAY_PASS = {
 @pytest.mark.parametrize(("act", "why"), MAY_PASS.values(), ids=MAY_PASS)
 def test_a_failure_that_passes_costs_another_try_and_nothing_else(loopback, act, why):
     loopback.script = [answer(), act]
-    said = []
-    found = ask(loopback, PROMPTS[:3], timeout=0.3, say=said.append)
+    said, start = [], time.perf_counter()
+    found = ask(loopback, PROMPTS[:3], timeout=PATIENCE if act is hang else 20.0, say=said.append)
     assert [c.response for c in found] == [echo(prompt) for prompt in PROMPTS[:3]]
     assert [body["messages"][0]["content"] for body in loopback.requests] == [PROMPTS[i] for i in (0, 1, 1, 2)]
     assert len(said) == 1
     assert why in said[0]
     assert "try 2 of 6 in 0.0 s" in said[0]
+    assert time.perf_counter() - start < 20
 
 
 @pytest.mark.parametrize("case", ["500", "a page", "half of the body", "no word", "silence", "None"])
@@ -160,8 +162,8 @@ def test_a_failure_that_stays_is_one_error_and_finished_completions_are_kept(loo
     loopback.usual = act
     kept = {}
     with pytest.raises(Unavailable, match=f"did not complete a prompt in {TRIES} tries") as error:
-        ask(loopback, timeout=0.1, report=kept.update)
-    assert why.replace("0.3 s", "0.1 s") in str(error.value)
+        ask(loopback, timeout=PATIENCE if act is hang else 20.0, report=kept.update)
+    assert why in str(error.value)
     assert "finished completions are kept" in str(error.value)
     assert [kept[i].response for i in kept] == [echo(prompt) for prompt in PROMPTS[:2]]
     assert len(loopback.requests) == 2 + TRIES
