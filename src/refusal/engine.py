@@ -3,16 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
 
 import psutil
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 
 from refusal.architectures import stream_width
-from refusal.errors import Unavailable
+from refusal.errors import Unavailable, UnsupportedModel
 from refusal.model import ChatModel
 
 # Measured by benchmarks/sweep.py: a CPU is at its best from about 500 tokens on, and more only takes memory.
@@ -39,7 +38,7 @@ def budget_of(model: ChatModel, *, every_logit: bool = False) -> Budget:
     and where `every_logit` is read as its logits, too, twice in float32. A batch that still does not fit is halved by
     `for_each_batch`.
     """
-    vocabulary = _head(model).weight.shape[0] if every_logit else 0
+    vocabulary = model.network.config.get_text_config().vocab_size if every_logit else 0
     if model.device.type != "cuda":
         most = min(CPU_BUDGET, CPU_LOGITS // vocabulary) if vocabulary else CPU_BUDGET
         return Budget(max(1, most), f"{model.device.type}: a larger batch is no faster")
@@ -104,21 +103,7 @@ def forward(model: ChatModel, tokens: Tokens, *, cache: Cache | None = None) -> 
 
     With a cache the rows go on from what it holds, which is of one length in all of them.
     """
-    ids, mask, positions = (x.to(model.device) for x in pad(tokens, model.pad_token))
-    if cache is not None:
-        before = int(cache.get_seq_length())
-        mask = torch.cat([mask.new_ones(len(mask), before), mask], dim=1)
-        positions = positions + before
-    taken = signature(model.network.forward).parameters  # state-space families have no positions
-    optional = {
-        "position_ids": positions,
-        "logits_to_keep": 1,
-        "use_cache": cache is not None,
-        "past_key_values": cache,
-    }
-    arguments = {name: value for name, value in optional.items() if name in taken}
-    output = model.network(input_ids=ids, attention_mask=mask, **arguments)
-    return output.logits[:, -1].float()
+    return _logits(model, tokens, cache=cache, last=True)[:, -1].float()
 
 
 @torch.no_grad()
@@ -126,23 +111,38 @@ def logits_at_end(model: ChatModel, tokens: Tokens, counts: Sequence[int]) -> Fl
     """Run one batch and return the logits of the last `counts[i]` positions of row i, row after row.
 
     The network's head sees these positions only, so that logits of others never exist. In the network's own format.
+    Raises UnsupportedModel for a network that does not name its head.
     """
-    ids, mask, positions = (x.to(model.device) for x in pad(tokens, model.pad_token))
-    width = ids.shape[1]
+    head: nn.Module | None = model.network.get_output_embeddings()
+    if head is None:
+        raise UnsupportedModel(
+            f"{model.name} does not say which module makes its logits, so they cannot be had at chosen positions. "
+            "Let get_output_embeddings of its class return that module."
+        )
+    width = max(len(row) for row in tokens)
     read = torch.arange(width) >= width - torch.tensor(counts)[:, None]
-    taken = signature(model.network.forward).parameters
-    optional = {"position_ids": positions, "use_cache": False}
-    arguments = {name: value for name, value in optional.items() if name in taken}
-    handle = _head(model).register_forward_pre_hook(lambda _head, args: (args[0][read.to(args[0].device)][None],))
+    # Before the head, because some networks scale or cap what comes out of it.
+    handle = head.register_forward_pre_hook(lambda _head, args: (args[0][read.to(args[0].device)][None],))
     try:
-        return model.network(input_ids=ids, attention_mask=mask, **arguments).logits[0]
+        return _logits(model, tokens)[0]
     finally:
         handle.remove()
 
 
-def _head(model: ChatModel) -> Any:
-    """Return the module that turns the stream into logits."""
-    return model.network.get_output_embeddings()
+def _logits(
+    model: ChatModel, tokens: Tokens, *, cache: Cache | None = None, last: bool = False
+) -> Float[Tensor, "b s v"]:
+    """Run one batch; `last` asks for the logits of the last position, which not every network can single out."""
+    ids, mask, positions = (x.to(model.device) for x in pad(tokens, model.pad_token))
+    if cache is not None:
+        before = int(cache.get_seq_length())
+        mask = torch.cat([mask.new_ones(len(mask), before), mask], dim=1)
+        positions = positions + before
+    optional = {"position_ids": positions, "use_cache": cache is not None, "past_key_values": cache}
+    optional |= {"logits_to_keep": 1} if last else {}
+    taken = signature(model.network.forward).parameters  # state-space families have no positions
+    arguments = {name: value for name, value in optional.items() if name in taken}
+    return model.network(input_ids=ids, attention_mask=mask, **arguments).logits
 
 
 def for_each_batch(
