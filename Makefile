@@ -3,11 +3,13 @@
 PYTHON ?= python3
 TESTS ?= tests
 WORKERS ?= 2
+BENCH ?= runs/bench.jsonl
+PEERS ?= $(BIN)/python
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types clean
+.PHONY: help demo test bench check format lint types clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +19,13 @@ demo: .venv/.installed ## the paper on the bundled chat model: a table, and a re
 
 test: .venv/.installed-dev ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+bench: .venv/.installed-dev ## the speed benchmarks, tables here and JSON in BENCH=runs/bench.jsonl (PEERS=python: extract.py says how)
+	$(BIN)/python benchmarks/sweep.py --vocabularies 32000 152000 --json $(BENCH)
+	$(BIN)/python benchmarks/extract.py --peers $(PEERS) --json $(BENCH)
+	$(BIN)/python benchmarks/generate.py --json $(BENCH)
+	$(BIN)/python benchmarks/losses.py --json $(BENCH)
+	$(BIN)/python benchmarks/scaling.py --json $(BENCH)
 
 check: format lint types test ## what a change has to pass: format, lint, types, tests
 

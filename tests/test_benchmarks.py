@@ -1,10 +1,14 @@
 """The benchmarks run, small: their numbers are in the documentation, and mean nothing at this size."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-EXPORT = Path(__file__).resolve().parents[1] / "benchmarks" / "export.py"
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+EXPORT = FOLDER / "export.py"
 
 
 def test_the_export_benchmark_prints_its_table_and_cleans_up(tmp_path):
@@ -17,3 +21,70 @@ def test_the_export_benchmark_prints_its_table_and_cleans_up(tmp_path):
     edited = 1 + 3 * 2  # the embedding, and two matrices in each of three layers
     assert f"differ between the two: 0 of 30, at most by 0.0e+00; that differ from the source: {edited}." in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+# What each is told to be tiny, and the benchmark's own names of what has to be in its record.
+TINY = {
+    "sweep": (
+        "--shapes tiny --vocabularies 500 --prompts 8 --layers 2 --candidates 1",
+        ("full ×", "fast ×", "of peak"),
+    ),
+    "extract": ("--shape tiny --vocabulary 500 --prompts 8", ("seconds", "peak MiB")),
+    "generate": ("--shape tiny --vocabulary 500 --prompts 10 --tokens 12 --typical 10", ("ratio", "lengths")),
+    "scaling": ("--shape tiny --vocabulary 1200 --layers 4 --prompts 8 --candidates 2", ("exponent",)),
+}
+
+
+def tiny(name: str, folder: Path) -> list[dict]:
+    size, record = TINY[name][0].split(), folder / "record.jsonl"
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), *size, "--rounds", "1", "--json", str(record)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| --- |" in done.stdout
+    rows = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    assert all(row["benchmark"] == name and set(TINY[name][1]) <= set(row) for row in rows)
+    return rows
+
+
+def test_the_sweep_benchmark_gets_the_plain_procedures_scores_and_one_choice(tmp_path):
+    (row,) = tiny("sweep", tmp_path)
+    assert max(row["bypass off"], row["induce off"], row["kl off"]) < 1e-5  # float32
+    assert row["same choice"].startswith("yes")
+    assert row["timed layers"] == [2, 7]
+    assert row["pass induce"] == "3 of 10"  # five positions at two layers; neither is cut, int(0.8 · 10) being 8
+    assert 0 <= row["padding"] < 1
+
+
+def test_the_extraction_benchmark_says_why_a_peer_did_not_run(tmp_path):
+    rows = {row["who"]: row for row in tiny("extract", tmp_path)}
+    assert rows["refusal"]["seconds"] > 0
+    assert rows["refusal"]["why"] == ""
+    for peer in ("transformer-lens", "nnsight", "steering-vectors"):
+        assert ("No module named" in rows[peer]["why"]) or rows[peer]["means off"] < 1e-5
+
+
+def test_the_generation_benchmark_gets_the_same_tokens_from_both_ways(tmp_path):
+    (row,) = tiny("generate", tmp_path)
+    assert row["identical answers"] == "10 of 10"
+    assert len(set(row["lengths"])) > 1  # some end early
+
+
+def test_the_scaling_benchmark_fits_every_axis(tmp_path):
+    rows = tiny("scaling", tmp_path)
+    assert {(row["what"], row["against"]) for row in rows} == {
+        (what, axis) for what in ("sweep", "means") for axis in ("layers", "prompts", "candidates", "vocabulary")
+    }
+
+
+def test_a_fitted_exponent_is_that_of_the_points(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import scaling
+
+    k, off = scaling.power([1, 2, 4, 8], [3 * x**1.5 for x in (1, 2, 4, 8)])
+    assert k == pytest.approx(1.5)
+    assert off < 1e-12
+    assert scaling.power([1, 2, 4], [1, 2, 5])[1] > 0.05
