@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from refusal.generation import Completion, generate
     from refusal.interventions import ablate, add, capture
     from refusal.judges import judge
+    from refusal.losses import cross_entropy, divergence
     from refusal.model import ChatModel, load_model
     from refusal.pipeline import run
     from refusal.prompts import Prompt, PromptSet, load_prompts
@@ -52,6 +53,8 @@ _HOMES = {
     "bake_addition": "weights",
     "capture": "interventions",
     "coverage": "weights",
+    "cross_entropy": "losses",
+    "divergence": "losses",
     "export_checkpoint": "weights",
     "export_control_vector": "weights",
     "export_lora": "weights",
@@ -85,6 +88,8 @@ __all__ = [
     "bake_addition",
     "capture",
     "coverage",
+    "cross_entropy",
+    "divergence",
     "export_checkpoint",
     "export_control_vector",
     "export_lora",
