@@ -146,7 +146,10 @@ def test_a_saved_addition_is_there_when_it_is_loaded(family, layer, tmp_path):
     direction = tiny.direction(model, layer=layer)
     baked = export_addition(model, direction, tmp_path / "baked")
     loaded = load_model(tmp_path / "baked", device="cpu")
-    assert torch.equal(logits(loaded), logits(baked))
+    # Bit by bit in the weights, not the logits: where a file's tensors lie in memory changes how sums are rounded.
+    there, here = loaded.network.state_dict(), baked.network.state_dict()
+    assert there.keys() == here.keys()
+    assert all(torch.equal(there[name], here[name]) for name in here)
     with add(model, direction):
         assert close(logits(loaded), logits(model))
     if family == "llama" and layer:

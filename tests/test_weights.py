@@ -92,7 +92,12 @@ def test_an_edited_model_saved_and_loaded_is_the_same_model(family, tmp_path):
     edited = orthogonalize(tiny.shared(family), tiny.direction(tiny.shared(family)))
     edited.network.save_pretrained(tmp_path)
     edited.tokenizer.save_pretrained(tmp_path)
-    assert torch.equal(logits(load_model(tmp_path, device="cpu")), logits(edited))
+    # Bit by bit in the weights, not the logits: where a file's tensors lie in memory changes how sums are rounded.
+    loaded = load_model(tmp_path, device="cpu")
+    there, here = loaded.network.state_dict(), edited.network.state_dict()
+    assert there.keys() == here.keys()
+    assert all(torch.equal(there[name], here[name]) for name in here)
+    assert torch.allclose(logits(loaded), logits(edited), rtol=0, atol=1e-5)
 
 
 @FAMILIES
