@@ -156,3 +156,16 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch):
     monkeypatch.setattr(engine, "forward", fail)
     with pytest.raises(RuntimeError, match="broken kernel"):
         engine.last_logits(tiny.shared(), tokens(tiny.shared()))
+
+
+def test_the_head_gets_the_last_positions_in_one_piece():
+    """A slice of a batch is multiplied row by row, which is many times slower."""
+    model, seen = tiny.shared(), []
+    head = model.network.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _head, args, _out: seen.append(args[0]))
+    before = tiny.hook_count(model.network)
+    engine.forward(model, [model.encode(text) for text in tiny.PROMPTS])
+    assert tiny.hook_count(model.network) == before
+    handle.remove()
+    assert [tuple(x.shape[:2]) for x in seen] == [(len(tiny.PROMPTS), 1)]
+    assert seen[0].is_contiguous()

@@ -1,6 +1,7 @@
 """How forward passes are batched: like lengths together, a token budget, last-position logits, memory backoff."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 
@@ -142,7 +143,19 @@ def _logits(
     optional |= {"logits_to_keep": 1} if last else {}
     taken = signature(model.network.forward).parameters  # state-space families have no positions
     arguments = {name: value for name, value in optional.items() if name in taken}
-    return model.network(input_ids=ids, attention_mask=mask, **arguments).logits
+    with _packed(model.network.get_output_embeddings() if last else None):
+        return model.network(input_ids=ids, attention_mask=mask, **arguments).logits
+
+
+@contextmanager
+def _packed(head: nn.Module | None) -> Iterator[None]:
+    """Give the head its input in one piece: torch multiplies a slice of a batch row by row, eight times as slowly."""
+    handles = [head.register_forward_pre_hook(lambda _head, args: (args[0].contiguous(), *args[1:]))] if head else []
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def for_each_batch(

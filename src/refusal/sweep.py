@@ -26,7 +26,7 @@ from refusal.refusal_tokens import RefusalTokens
 from refusal.rule import NO_DIFFERENCE, OFFICIAL, Limits, Score
 
 NAN = float("nan")
-AT_ONCE = 16  # rows whose softmax over the vocabulary is taken together, in float64
+AT_ONCE = 4  # rows whose softmax over the vocabulary is taken together, in float64; more leave a CPU's cache
 Report = Callable[[int, Score], None]
 
 
