@@ -23,7 +23,7 @@ FLOORS = {
     **dict.fromkeys(
         ["extraction", "refusal_tokens", "sweep", "race", "selection", "generation", "judges", "weights", "losses"], 4
     ),
-    **dict.fromkeys(["served", "capabilities", "mechanism"], 4),
+    **dict.fromkeys(["served", "layerwise", "capabilities", "mechanism"], 4),
     **dict.fromkeys(["study", "pipeline", "official", "exports"], 5),
     **dict.fromkeys(["svg", "figures", "report", "explorer"], 6),
     **dict.fromkeys(["commands", "cli"], 7),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from refusal import refusal_tokens
+from refusal import engine, refusal_tokens
 from refusal.errors import BadSetting, TooFewPrompts
 from refusal.model import load_model
 from refusal.refusal_tokens import find_refusal_tokens
@@ -13,7 +13,7 @@ from refusal.refusal_tokens import find_refusal_tokens
 def proposing(monkeypatch, on_harmful, on_harmless):
     """Make the model's mean first-token distributions what a test says: {token: probability}."""
 
-    def distribution(model, prompts):
+    def distribution(model, prompts, _logits):
         shares = torch.zeros(model.network.config.vocab_size, dtype=torch.float64)
         for token, share in (on_harmful if prompts == ["harmful"] else on_harmless).items():
             shares[token] = share
@@ -81,7 +81,7 @@ def test_the_distribution_is_the_mean_of_the_softmaxes():
             model.network(torch.tensor([model.encode(text)])).logits[0, -1].double().softmax(-1)
             for text in tiny.PROMPTS
         ]
-    found = refusal_tokens._first_token_distribution(model, tiny.PROMPTS)
+    found = refusal_tokens._first_token_distribution(model, tiny.PROMPTS, engine.last_logits)
     assert torch.allclose(found, torch.stack(each).mean(0), atol=1e-6)
     assert found.sum().item() == pytest.approx(1)
 

@@ -47,6 +47,10 @@ class RunConfig:
     """Share of the last layers that is never chosen."""
     sweep: Literal["full", "fast"] = "full"
     """"full" scores every candidate; "fast" only what the choice depends on: the same choice, a table with gaps."""
+    stream_layers: bool = False
+    """For a model that does not fit in memory: read it block by block, as far as the direction; the same numbers."""
+    stream_memory: float | None = None
+    """GiB of activations kept in main memory by stream_layers, the rest in files; by default half of what is free."""
     harmless_coefficient: float = 1.0
     """Coefficient of the direction when it is added on harmless prompts."""
     harmful_coefficient: float = -1.0
@@ -77,6 +81,12 @@ class RunConfig:
             raise BadSetting(f"seed is {self.seed}: give a number from 0 to 2^63 − 1.")
         if self.sweep not in ("full", "fast"):
             raise BadSetting(f"sweep is {self.sweep!r}: give full or fast.")
+        if self.stream_layers and self.sweep == "fast":
+            raise BadSetting("stream_layers scores every candidate in one pass over the blocks. Leave sweep at full.")
+        if self.stream_memory is not None and not (self.stream_layers and self.stream_memory >= 0):
+            raise BadSetting(
+                f"stream_memory is {self.stream_memory}: give GiB from 0 up, and together with stream_layers."
+            )
         _ = self.limits, self.template  # their own checks
 
     @property
@@ -99,8 +109,9 @@ class RunConfig:
         return value
 
     def science(self) -> dict[str, Any]:
-        """Every setting but the place of the output: what identifies a run."""
-        return {name: value for name, value in asdict(self).items() if name != "out"}
+        """Every setting but where the output goes and how a model is read: what identifies a run."""
+        aside = ("out", "stream_layers", "stream_memory")
+        return {name: value for name, value in asdict(self).items() if name not in aside}
 
     def record(self) -> dict[str, dict[str, Any]]:
         """Return, for run.json, every setting with its value and whether it was given or is the default."""

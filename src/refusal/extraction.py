@@ -17,6 +17,7 @@ from refusal.prompts import Prompt, PromptSet
 
 MIN_PROMPTS = 2  # below this a mean, or a score on validation prompts, says nothing
 Prompts = Sequence[Prompt | str]
+Logits = Callable[[ChatModel, engine.Tokens], Float[Tensor, "n v"]]
 
 
 def instructions(prompts: Prompts) -> list[str]:
@@ -37,20 +38,30 @@ def encode(model: ChatModel, prompts: Prompts) -> list[list[int]]:
     return [model.encode(text) for text in instructions(prompts)]
 
 
-def refusal_scores(model: ChatModel, prompts: Prompts, *, tokens: Int[Tensor, " t"]) -> Float[Tensor, " n"]:
-    """Return the refusal metric (log-odds of a refusal token coming first) of every prompt, float64."""
-    return equations.refusal_metric(engine.last_logits(model, encode(model, prompts)), tokens)
+def refusal_scores(
+    model: ChatModel, prompts: Prompts, *, tokens: Int[Tensor, " t"], logits: Logits = engine.last_logits
+) -> Float[Tensor, " n"]:
+    """Return the refusal metric (log-odds of a refusal token coming first) of every prompt, float64.
+
+    `logits` may be another way to the next-token logits than a pass of its own.
+    """
+    return equations.refusal_metric(logits(model, encode(model, prompts)), tokens)
 
 
 def filter_prompts(
-    model: ChatModel, prompts: Sequence[Prompt], *, tokens: Int[Tensor, " t"], refused: bool
+    model: ChatModel,
+    prompts: Sequence[Prompt],
+    *,
+    tokens: Int[Tensor, " t"],
+    refused: bool,
+    logits: Logits = engine.last_logits,
 ) -> tuple[Prompt, ...]:
     """Keep the prompts that the model treats as their class says: harmful with metric > 0, harmless with metric < 0.
 
     Strict on both sides and applied to train and validation, as in the official code (paper section B says otherwise).
     Raises TooFewPrompts when fewer than two are left.
     """
-    scores = refusal_scores(model, prompts, tokens=tokens)
+    scores = refusal_scores(model, prompts, tokens=tokens, logits=logits)
     kept = tuple(p for p, score in zip(prompts, scores.tolist(), strict=True) if (score > 0 if refused else score < 0))
     if len(kept) < MIN_PROMPTS:
         kind, sign = ("harmful", ">") if refused else ("harmless", "<")

@@ -25,18 +25,20 @@ SITES = ("resid_pre", "resid_mid", "resid_post", *SUBLAYERS)
 
 
 @contextmanager
-def ablate(model: ChatModel, direction: Direction | Rows) -> Iterator[None]:
+def ablate(model: ChatModel, direction: Direction | Rows, *, layers: Sequence[int] | None = None) -> Iterator[None]:
     """Directional ablation: no component along r̂ anywhere in the residual stream (paper section 2.4, eq. 4).
 
     Projects the input of every block and what its attention and MLP add, at every position, of the prompt and of
     generated tokens. With rows `b d` (any length, not zero) every row of the batch loses its own direction. Where the
     stream itself goes through a norm, or on to another reader outside the blocks, what comes out is projected too.
+    `layers` names the blocks to act in, for passes that run only some; by default all.
     """
     unit = _for_stream(direction.unit if isinstance(direction, Direction) else equations.unit(direction), model)
     change = partial(equations.ablate, unit=unit)
     row = model.architecture
     with ExitStack() as stack:
-        for block in blocks(model.network, row):
+        every = blocks(model.network, row)
+        for block in every if layers is None else [every[layer] for layer in layers]:
             stack.enter_context(_change_input(block, change))
             shaped = _InShapeOfStream(change)
             stack.enter_context(_change_input(block, shaped.note))

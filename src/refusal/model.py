@@ -1,6 +1,6 @@
 """A chat model: the network, its tokenizer and its chat template, and where the instruction ends in tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -125,13 +125,15 @@ def load_model(
     system: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
     architecture: Architecture | None = None,
+    network_from: Callable[[str, Any, torch.device], PreTrainedModel] | None = None,
 ) -> ChatModel:
     """Load a chat model by Hugging Face id or folder, take one already loaded, or (default) the bundled one.
 
     A loaded network is used as it is, on its device and in its dtype, and put into evaluation mode. For any other,
     `dtype` is a torch dtype name or "auto" (float32 on a CPU, else the checkpoint's), and `device` is "cpu", "cuda", …
     or "auto". `system` and `template_arguments` (such as `{"enable_thinking": False}`) go to the chat template.
-    `architecture` is a row of your own for a family that is not covered; it is checked like ours.
+    `architecture` is a row of your own for a family that is not covered; it is checked like ours. `network_from` makes
+    the network in another way than transformers does, from folder or id, dtype (or "auto") and device.
     Raises BadInput for a name that cannot be loaded or a setting that does not exist, UnsupportedModel for an
     architecture, tokenizer or template that is not covered.
     """
@@ -143,7 +145,7 @@ def load_model(
     else:
         name, path = str(model), _path(str(model))
         target = _choose_device(device, choices)
-        network = _load_network(path, _choose_dtype(dtype, target, choices), target)
+        network = (network_from or _load_network)(path, _choose_dtype(dtype, target, choices), target)
         tokenizer = _load(AutoTokenizer, path, {}) if tokenizer is None else tokenizer
     assert tokenizer is not None
     network.eval()
@@ -204,7 +206,7 @@ def _choose_dtype(dtype: str, device: torch.device, choices: dict[str, str]) -> 
 def _load_network(path: str, dtype: Any, device: torch.device) -> Any:
     # `device_map` puts each weight straight on its device, without a second copy in main memory.
     arguments = {"dtype": dtype, "device_map": device, "output_loading_info": True}
-    auto = _auto_class(type(_load(AutoConfig, path, {})))
+    auto = auto_class(type(_load(AutoConfig, path, {})))
     network, found = _load(auto, path, arguments)
     if found["missing_keys"]:  # transformers fills them with random numbers and a warning
         raise BadInput(
@@ -214,7 +216,7 @@ def _load_network(path: str, dtype: Any, device: torch.device) -> Any:
     return network
 
 
-def _auto_class(config: type) -> Any:
+def auto_class(config: type) -> Any:
     """Models that see are not all listed as causal language models, though their text side is one."""
     text, images = AutoModelForCausalLM, AutoModelForImageTextToText
     return images if config in images._model_mapping and config not in text._model_mapping else text

@@ -41,11 +41,8 @@ class Stream:
 
         The batch inside the with-block has to be of these prompts. Interventions entered later act on the stream.
         """
-        every = blocks(model.network, model.architecture)
-        with ExitStack() as stack:
-            for block, beside in zip(every[:layer], self.beside, strict=False):
-                stack.enter_context(_aside(block, beside))
-            stack.enter_context(replace_input(every[layer], self._padded(layer, indices)))
+        block = blocks(model.network, model.architecture)[layer]
+        with stand_aside(model, self.beside[:layer]), replace_input(block, self._padded(layer, indices)):
             yield
 
     def _padded(self, layer: int, indices: Sequence[int]) -> Float[Tensor, "b s d"]:
@@ -63,7 +60,7 @@ def record(model: ChatModel, tokens: engine.Tokens) -> tuple[Stream, Float[Tenso
     """
     resid: dict[int, Tensor] = {}
     logits: dict[int, Tensor] = {}
-    with capture(model) as kept, _beside(model) as beside:
+    with capture(model) as kept, beside_stream(model) as beside:
 
         def run(batch: list[int]) -> None:
             kept["resid_pre"].clear()
@@ -89,6 +86,47 @@ def stop_before(model: ChatModel, layer: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def stand_aside(model: ChatModel, beside: Sequence[int | None]) -> Iterator[None]:
+    """Let the first blocks do nothing, one for each entry: how many values it returns beside the stream, or None."""
+    with ExitStack() as stack:
+        for block, values in zip(blocks(model.network, model.architecture), beside, strict=False):
+            stack.enter_context(_aside(block, values))
+        yield
+
+
+def input_of(model: ChatModel, tokens: engine.Tokens, layer: int) -> Float[Tensor, "*streams b s d"]:
+    """Run one batch until it comes to a block, and return what that would be given; its own weights are not used.
+
+    Families with several streams side by side have them in front.
+    """
+    found: list[Tensor] = []
+
+    def stop(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> None:
+        found.append(hidden_states)
+        raise _Stopped
+
+    with suppress(_Stopped), _forward(blocks(model.network, model.architecture)[layer], stop):
+        engine.forward(model, tokens)
+    return found[0]
+
+
+@contextmanager
+def beside_stream(model: ChatModel) -> Iterator[list[int | None]]:
+    """Note of every block that runs how many values it returns beside the stream; None where it is the bare tensor."""
+    every = blocks(model.network, model.architecture)
+    found: list[int | None] = [None] * len(every)
+
+    def note(number: int, output: Any) -> None:
+        found[number] = len(output) - 1 if isinstance(output, tuple) else None
+
+    with ExitStack() as stack:
+        for number, block in enumerate(every):
+            handle = block.register_forward_hook(lambda _m, _a, output, number=number: note(number, output))
+            stack.callback(handle.remove)
+        yield found
+
+
 class _Stopped(Exception):
     """A forward pass has come as far as it should."""
 
@@ -112,22 +150,6 @@ def _aside(block: nn.Module, beside: int | None) -> Iterator[None]:
 
     with _forward(block, unchanged):
         yield
-
-
-@contextmanager
-def _beside(model: ChatModel) -> Iterator[list[int | None]]:
-    """Note of every block how many values it returns beside the stream; None where it returns the bare tensor."""
-    every = blocks(model.network, model.architecture)
-    found: list[int | None] = [None] * len(every)
-
-    def note(number: int, output: Any) -> None:
-        found[number] = len(output) - 1 if isinstance(output, tuple) else None
-
-    with ExitStack() as stack:
-        for number, block in enumerate(every):
-            handle = block.register_forward_hook(lambda _m, _a, output, number=number: note(number, output))
-            stack.callback(handle.remove)
-        yield found
 
 
 def _problem(model: ChatModel, stream: Stream, tokens: engine.Tokens, logits: Float[Tensor, "n v"]) -> str:

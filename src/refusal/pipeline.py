@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from refusal import engine, layerwise
 from refusal.config import RunConfig
 from refusal.direction import Candidates, Direction
-from refusal.extraction import filter_prompts, mean_difference, projections, resid_norm
+from refusal.errors import Unavailable
+from refusal.extraction import Logits, filter_prompts, mean_difference, projections, resid_norm
 from refusal.generation import Completion, generate
 from refusal.interventions import ablate, add
 from refusal.judges import judge, verdicts
@@ -35,6 +37,13 @@ def run(config: RunConfig) -> Path:
         tokens, kept = filter_by_metric(study)
         candidates = extract(study, kept)
         direction = select(study, candidates, kept, tokens)
+        if study.layered:
+            raise Unavailable(
+                f"The direction is chosen: {study.run.folder / 'direction.safetensors'}. Completions and the rest of a "
+                "run need the whole model in memory, which --stream-layers is there to avoid. Give the same command "
+                "without it on a machine that holds the model, and the run goes on from here; or export the "
+                "checkpoint with the direction (refusal export), and serve that."
+            )
         project(study, direction)
         for name in SETS:
             for kind in INTERVENTIONS:
@@ -56,10 +65,11 @@ def find(config: RunConfig) -> Direction:
 def filter_by_metric(study: Study) -> tuple[RefusalTokens, dict[str, tuple[Prompt, ...]]]:
     """Step 1: find the refusal tokens, and keep the train and validation prompts that the model treats as expected."""
     s, config = study.sample, study.config
-    tokens = find_refusal_tokens(study.model, s.harmful_train, s.harmless_train, given=config.refusal_tokens)
     parts = {name: prompts for name, prompts in s.parts().items() if not name.endswith("test")}
+    how: Any = {"logits": _logits(study, [prompt for prompts in parts.values() for prompt in prompts])}
+    tokens = find_refusal_tokens(study.model, s.harmful_train, s.harmless_train, given=config.refusal_tokens, **how)
     kept = {
-        name: filter_prompts(study.model, prompts, tokens=tokens.tensor, refused=name.startswith("harmful"))
+        name: filter_prompts(study.model, prompts, tokens=tokens.tensor, refused=name.startswith("harmful"), **how)
         for name, prompts in parts.items()
     }
     counts = {name: {"before": len(parts[name]), "after": len(kept[name])} for name in parts}
@@ -72,7 +82,12 @@ def extract(study: Study, kept: dict[str, tuple[Prompt, ...]]) -> Candidates:
     path = study.run.folder / "candidates.safetensors"
 
     def body() -> None:
-        mean_difference(study.model, kept["harmful_train"], kept["harmless_train"]).save(path)
+        sets = kept["harmful_train"], kept["harmless_train"]
+        if study.layered:
+            with study.bar("Class means, block by block", study.model.n_layers) as advance:
+                layerwise.mean_difference(study.layered, *sets, report=advance).save(path)
+        else:
+            mean_difference(study.model, *sets).save(path)
 
     study.step("extract", [study.base], [path], body)
     return Candidates.load(path)
@@ -87,26 +102,9 @@ def select(
     inputs = [study.base, file_hash(folder / "candidates.safetensors"), tokens.ids]
 
     def body() -> None:
-        validation = prepare(study.model, kept["harmful_val"], kept["harmless_val"], tokens=tokens)
-        study.run.note(baseline=validation.baseline, engine=validation.shortcuts(study.model))
+        sets = kept["harmful_val"], kept["harmless_val"]
         journal = Journal(scores, value_hash(inputs))
-        known = {index: read_score(row) for index, row in journal.rows.items()}
-        total = len(candidates.positions) * candidates.n_layers
-        with study.bar("Scoring candidates", total, done=len(known)) as advance:
-
-            def report(index: int, score: Score) -> None:
-                journal.append([{"index": index, **asdict(score)}])
-                advance(1)
-
-            scored = sweep(
-                study.model,
-                candidates,
-                validation=validation,
-                how=study.config.sweep,
-                limits=study.config.limits,
-                skip=known,
-                report=report,
-            )
+        scored = (_score_layered if study.layered else _score)(study, candidates, sets, tokens, journal)
         choice = choose(scored, candidates.n_layers, limits=study.config.limits)
         journal.finish(asdict(score) for score in choice.scores)
         best = choice.chosen
@@ -231,6 +229,62 @@ def _generate(study: Study, model: ChatModel, prompts: Sequence[Prompt], path: P
         completions = generate(model, prompts, max_new_tokens=study.max_new_tokens, skip=known, report=report)
     journal.finish()
     return completions
+
+
+ValidationSets = tuple[Sequence[Prompt], Sequence[Prompt]]  # harmful, harmless
+
+
+def _score(
+    study: Study, candidates: Candidates, sets: ValidationSets, tokens: RefusalTokens, journal: Journal
+) -> list[Score]:
+    """Score with a journal, so that a killed run loses at most the layer it was at."""
+    validation = prepare(study.model, *sets, tokens=tokens)
+    study.run.note(baseline=validation.baseline, engine=validation.shortcuts(study.model))
+    known = {index: read_score(row) for index, row in journal.rows.items()}
+    total = len(candidates.positions) * candidates.n_layers
+    with study.bar("Scoring candidates", total, done=len(known)) as advance:
+
+        def report(index: int, score: Score) -> None:
+            journal.append([{"index": index, **asdict(score)}])
+            advance(1)
+
+        return sweep(
+            study.model,
+            candidates,
+            validation=validation,
+            how=study.config.sweep,
+            limits=study.config.limits,
+            skip=known,
+            report=report,
+        )
+
+
+def _score_layered(
+    study: Study, candidates: Candidates, sets: ValidationSets, tokens: RefusalTokens, _journal: Journal
+) -> list[Score]:
+    """Score in one pass over the blocks; a killed run begins it again, because scores come only at its end."""
+    assert study.layered
+    gib = study.config.stream_memory
+    with study.bar("Scoring candidates, block by block", study.model.n_layers) as advance:
+        swept = layerwise.sweep(
+            study.layered,
+            candidates,
+            *sets,
+            tokens=tokens,
+            memory=None if gib is None else int(gib * 2**30),
+            folder=study.run.folder,
+            report=advance,
+        )
+    study.run.note(baseline=swept.baseline, engine=swept.notes)
+    return swept.scores
+
+
+def _logits(study: Study, prompts: Sequence[Prompt]) -> Logits:
+    """Return what gives next-token logits; where blocks are streamed, that of one pass over all these prompts."""
+    if study.layered is None:
+        return engine.last_logits
+    with study.bar("Filtering prompts, block by block", study.model.n_layers) as advance:
+        return layerwise.remembered(study.layered, prompts, report=advance)
 
 
 def _chosen(study: Study) -> str:

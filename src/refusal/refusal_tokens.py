@@ -9,7 +9,7 @@ from torch import Tensor
 
 from refusal import engine
 from refusal.errors import BadSetting, TooFewPrompts
-from refusal.extraction import Prompts, encode
+from refusal.extraction import Logits, Prompts, encode
 from refusal.model import ChatModel
 
 # (model_type, vocabulary size of the tokenizer's network) → the official code's ids and their texts. The vocabulary
@@ -44,12 +44,18 @@ class RefusalTokens:
 
 
 def find_refusal_tokens(
-    model: ChatModel, harmful: Prompts, harmless: Prompts, *, given: Sequence[int] = ()
+    model: ChatModel,
+    harmful: Prompts,
+    harmless: Prompts,
+    *,
+    given: Sequence[int] = (),
+    logits: Logits = engine.last_logits,
 ) -> RefusalTokens:
     """Return the tokens given by the user, else those of the paper's family, else a proposal from the model's answers.
 
     A token is proposed when its mean first-token probability is at least 2 % on harmful prompts and ten times that on
-    harmless ones. Raises BadSetting for an id outside the vocabulary, TooFewPrompts when nothing can be proposed.
+    harmless ones; `logits` may be another way to these than passes of their own.
+    Raises BadSetting for an id outside the vocabulary, TooFewPrompts when nothing can be proposed.
     """
     if given:
         return _given(model, given)
@@ -60,7 +66,7 @@ def find_refusal_tokens(
         return RefusalTokens(
             tuple(ids), tuple(ids.values()), f"the paper's tokens for {name} (Table 4 and official code)"
         )
-    return _propose(model, harmful, harmless)
+    return _propose(model, harmful, harmless, logits)
 
 
 def _given(model: ChatModel, given: Sequence[int]) -> RefusalTokens:
@@ -72,8 +78,8 @@ def _given(model: ChatModel, given: Sequence[int]) -> RefusalTokens:
     return RefusalTokens(given, tuple(model.text(i) for i in given), "given by the user")
 
 
-def _propose(model: ChatModel, harmful: Prompts, harmless: Prompts) -> RefusalTokens:
-    p, q = (_first_token_distribution(model, prompts) for prompts in (harmful, harmless))
+def _propose(model: ChatModel, harmful: Prompts, harmless: Prompts, logits: Logits) -> RefusalTokens:
+    p, q = (_first_token_distribution(model, prompts, logits) for prompts in (harmful, harmless))
     ids = [int(i) for i in ((p >= MIN_SHARE) & (p >= MIN_RATIO * q)).nonzero().flatten()]
     if not ids:
         top = ", ".join(f"{model.text(int(i))!r} {p[i]:.0%}" for i in p.topk(3).indices)
@@ -92,5 +98,5 @@ def _propose(model: ChatModel, harmful: Prompts, harmless: Prompts) -> RefusalTo
     )
 
 
-def _first_token_distribution(model: ChatModel, prompts: Prompts) -> Float[Tensor, " v"]:
-    return engine.last_logits(model, encode(model, prompts)).double().softmax(-1).mean(0)
+def _first_token_distribution(model: ChatModel, prompts: Prompts, logits: Logits) -> Float[Tensor, " v"]:
+    return logits(model, encode(model, prompts)).double().softmax(-1).mean(0)

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from refusal.architectures import read_architecture
 from refusal.config import RunConfig
 from refusal.generation import MAX_NEW_TOKENS
+from refusal.layerwise import Layered, load_layered
 from refusal.model import BUNDLED, ChatModel, load_model
 from refusal.prompts import Prompt, PromptSet, Sample, load_prompts, paper_sample
 from refusal.prompts.load import ORGANISM_SOURCE
@@ -36,6 +37,7 @@ class Study:
     grammar: bool  # the prompts are of the bundled language, whose answers can be graded exactly
     max_new_tokens: int
     progress: Progress
+    layered: Layered | None = None  # the same model, where its blocks are read one by one
 
     @property
     def tests(self) -> dict[str, tuple[Prompt, ...]]:
@@ -62,14 +64,10 @@ def open_study(config: RunConfig) -> Iterator[Study]:
     """Open the run folder of a config, load what it asks for, and record every choice."""
     # Loaded first, so that a misspelt name leaves no folder behind.
     row = None if config.architecture is None else read_architecture(config.architecture)
-    model = load_model(
-        config.model,
-        dtype=config.dtype,
-        device=config.device,
-        system=config.system,
-        template_arguments=config.template,
-        architecture=row,
-    )
+    settings: Any = {"dtype": config.dtype, "device": config.device, "system": config.system}
+    settings |= {"template_arguments": config.template, "architecture": row}
+    layered = load_layered(config.model, **settings) if config.stream_layers else None
+    model = layered.model if layered else load_model(config.model, **settings)
     harmful, harmless = load_contrast(config)
     sample = paper_sample(
         harmful,
@@ -104,7 +102,7 @@ def open_study(config: RunConfig) -> Iterator[Study]:
     console = Console(stderr=True)
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            yield Study(config, opened, model, sample, base, grammar, max_new_tokens, progress)
+            yield Study(config, opened, model, sample, base, grammar, max_new_tokens, progress, layered)
     finally:
         if opened.record["status"] == "running":
             opened.note(status="stopped")
