@@ -20,7 +20,19 @@ from statistics import fmean, median, quantiles
 
 import plain
 import torch
-from sizes import FORMATS, SHAPES, in_turn, keep, machine, parser, random_model, random_prompts, table, two_classes
+from sizes import (
+    FORMATS,
+    SHAPES,
+    Shape,
+    in_turn,
+    keep,
+    machine,
+    parser,
+    random_model,
+    random_prompts,
+    table,
+    two_classes,
+)
 from transformers import GenerationConfig
 
 from refusal.direction import Direction
@@ -51,7 +63,7 @@ def main() -> None:
     same = sum(a == b for a, b in zip(found["plain"], found["ours"], strict=True))
     agreed = sum(common(a, b) for a, b in zip(found["plain"], found["ours"], strict=True))
     row = {
-        "model": f"{SHAPES[options.shape].parameters(options.vocabulary) / 1e6:.0f} M, {options.dtype}",
+        "model": f"{untied(options.shape).parameters(options.vocabulary) / 1e6:.3g} M, {options.dtype}",
         "prompts": len(prompts),
         "plain s": times["plain"],
         "ours s": times["ours"],
@@ -78,7 +90,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     made = parser(__doc__)
-    made.add_argument("--shape", default="20M", choices=list(SHAPES))
+    made.add_argument("--shape", default="30M", choices=list(SHAPES))
     made.add_argument("--vocabulary", type=int, default=32000)
     made.add_argument("--dtype", default="float32", choices=list(FORMATS))
     made.add_argument("--prompts", type=int, default=100)
@@ -87,11 +99,15 @@ def arguments() -> argparse.Namespace:
     return made.parse_args()
 
 
+def untied(name: str) -> Shape:
+    """A random model whose head is its embedding repeats the last word."""
+    return replace(SHAPES[name], tied=False)
+
+
 @torch.no_grad()
 def talkative(options: argparse.Namespace) -> ChatModel:
     """Make a random model whose answers do not run in circles, and end."""
-    shape = replace(SHAPES[options.shape], tied=False)  # a tied one repeats the last word
-    model = random_model(shape, options.vocabulary, options.dtype, options.device)
+    model = random_model(untied(options.shape), options.vocabulary, options.dtype, options.device)
     for block in model.network.model.layers:
         for matrix in (block.self_attn.q_proj, block.self_attn.k_proj):
             matrix.weight *= 6

@@ -54,7 +54,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     made = parser(__doc__)
-    made.add_argument("--shape", default="20M", choices=list(SHAPES), help="its layers are as many as --layers says")
+    made.add_argument("--shape", default="30M", choices=list(SHAPES), help="its layers are as many as --layers says")
     made.add_argument("--layers", type=int, default=8)
     made.add_argument("--prompts", type=int, default=64)
     made.add_argument("--candidates", type=int, default=10)
