@@ -398,6 +398,15 @@ def test_a_stopped_command_goes_on_where_it_was(loopback, command, capsys):
     assert list(output.parent.glob(".*")) == []
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as at a keyboard: a process that was started in the background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_what_is_finished_and_does_not_wait_for_a_server_that_hangs(loopback, command, capsys):
     def interrupt(handler):
         os.kill(os.getpid(), signal.SIGINT)
