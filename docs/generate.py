@@ -12,7 +12,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
-from typing import Literal, Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
 
 from refusal import cli, config

@@ -10,11 +10,12 @@ from refusal.interventions import ablate
 from refusal.prefix import remember, rows_of, shared_prefix
 
 # Those that carry along a state, or keys and values of a window, or whose logits depend on where padding is.
-WHOLE = """
-mistral cohere2 gpt_oss llama4_text gemma2 gemma3_text olmo3 exaone4 gemma3n_text mpt qwen3_next
-qwen3_5_text minimax jamba bamba falcon_h1 lfm2 mamba2 zamba2 recurrent_gemma cwm ministral
-cohere2_moe vaultgemma qwen3_5_moe_text mamba falcon_mamba rwkv gemma3 mistral3
-""".split()
+WHOLE = (
+    *("mistral", "cohere2", "gpt_oss", "llama4_text", "gemma2", "gemma3_text", "olmo3", "exaone4"),
+    *("gemma3n_text", "mpt", "qwen3_next", "qwen3_5_text", "minimax", "jamba", "bamba", "falcon_h1", "lfm2"),
+    *("mamba2", "zamba2", "recurrent_gemma", "cwm", "ministral", "cohere2_moe", "vaultgemma"),
+    *("qwen3_5_moe_text", "mamba", "falcon_mamba", "rwkv", "gemma3", "mistral3"),
+)
 
 
 def tokens(model):

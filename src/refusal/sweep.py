@@ -177,14 +177,13 @@ class _Measures:
         vectors = torch.stack([self.candidates.differences[self.places[i]] for i in places])
         pairs = [(row, i) for row in range(len(places)) for i in range(len(tokens))]
         rests = [row[len(prefix) :] for row in tokens]
-        if prefix:
-            with intervene(vectors, ()):
-                began = remember(self.model, prefix, rows=len(places))
+        with intervene(vectors, ()) if prefix else nullcontext():
+            began = remember(self.model, prefix, rows=len(places)) if prefix else None
         found = torch.full((len(places), len(tokens)), NAN, dtype=torch.float64)
 
         def run(batch: list[int]) -> None:
             rows, which = zip(*(pairs[i] for i in batch), strict=True)
-            cache = rows_of(began, rows) if prefix else None
+            cache = None if began is None else rows_of(began, rows)
             with intervene(vectors[list(rows)], which):
                 logits = engine.forward(self.model, [rests[i] for i in which], cache=cache)
             # In parts, because the softmax of many rows over a large vocabulary in float64 takes much memory.

@@ -46,6 +46,7 @@ MINIMAX = replace(
     others=(*MOE.others, *readers(f"{BLOCK}.self_attn", "norm", "qkv_proj", "output_gate")),
     through=("input_layernorm", "post_attention_layernorm"),
     leak="the stream itself goes through two norms in every block, and their gains turn other components into r̂",
+    padding=False,
 )
 
 JAMBA = replace(

@@ -3,6 +3,8 @@
 transformers' own loader puts them in place, with the renaming and stacking of `from_pretrained`.
 """
 
+import ctypes
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -51,6 +53,7 @@ class OnDisk:
             yield module
         finally:
             _empty(module, layer)
+            _give_back()
 
     @contextmanager
     def on_demand(self) -> Iterator[None]:
@@ -99,6 +102,7 @@ def open_on_disk(
     network.tie_weights(missing_keys=missing, recompute_mapping=False)
     for layer, block in enumerate(blocks(network, row)):
         _empty(block, layer)
+    _give_back()
     return OnDisk(network.eval(), row, files, device, names, plain)
 
 
@@ -203,6 +207,12 @@ def _empty(block: nn.Module, layer: int) -> None:
                 nothing = torch.empty_like(parameter, device="meta")
                 module._parameters[name] = nn.Parameter(nothing, requires_grad=False)
     block.forward = forward
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: glibc keeps what was read in threads, and more of it block after block."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def _refuse_empty(block: nn.Module, what: str) -> None:
