@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 Gravity = Literal["ok", "warning", "will fail"]
 # Package → what of ours needs it. Beside them stands the core, which pyproject.toml lists without an extra.
-EXTRAS = {"lm_eval": "capabilities", "pyarrow": "parquet", "peft": "adapters", "gguf": "gguf"}
+EXTRAS = {
+    "lm_eval": "capabilities",
+    "pyarrow": "parquet",
+    "peft": "adapters",
+    "gguf": "gguf",
+    "gradio": "explorer",
+    "typst": "figures",
+}
 LITTLE, SMALL = 1.0, 20.0  # GB of free disk: of the folder of runs; of the model cache, below a model of 8 billion
 
 

@@ -24,7 +24,7 @@ PALETTE = """
   --c5: #9ad4f7; --c6: #b9a1ee; --c7: #8f97a1; } }
 """
 MARKS = """
-svg.figure { font: 12px system-ui, sans-serif; fill: var(--ink); }
+svg.figure { font: 12px system-ui, Helvetica, Arial, DejaVu Sans, sans-serif; fill: var(--ink); }
 svg.figure .muted { fill: var(--muted); font-size: 11px; }
 svg.figure .title { font-weight: 600; font-size: 13.5px; }
 svg.figure .grid { stroke: var(--grid); }

@@ -10,7 +10,7 @@ from typing import Any
 from refusal.errors import BadInput, did_you_mean
 from refusal.verdicts import read_judge
 
-WRITTEN = ("output", "out")  # arguments that need not be there
+WRITTEN = ("output", "out", "figures")  # arguments that need not be there
 SETS, JUDGES = ("prompts", "harmful", "harmless", "harmful_test", "evaluations"), ("by", "judges")
 BUNDLED = "organism"
 

@@ -74,8 +74,9 @@ def report(
     ],
     out: Annotated[Path | None, arg(help="File of the page; RUN/report.html, of several runs comparison.html.")] = None,
     figures: Annotated[
-        Path | None, arg(help="Folder to write every figure to instead, as SVG with its numbers.")
+        Path | None, arg(help="Folder to write every figure to instead, as SVG with its numbers as CSV.")
     ] = None,
+    pdf: Annotated[bool, arg(help="With --figures: each as PDF, too.")] = False,
 ) -> None:
     """Write the report of a run from its records, or one page that compares several; or their figures as files.
 
@@ -83,7 +84,7 @@ def report(
     """
     from refusal.report import report_files
 
-    for path in report_files(folders, out=out, figures=figures):
+    for path in report_files(folders, out=out, figures=figures, pdf=pdf):
         print(path)
 
 

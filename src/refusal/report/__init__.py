@@ -12,21 +12,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from refusal import svg
 from refusal.errors import BadSetting
 from refusal.findings import read_findings
-from refusal.records import write_text
+from refusal.records import write_bytes, write_text
 from refusal.report.compare import comparison_values
 from refusal.report.content import page_values
+from refusal.report.pdf import as_pdf
 from refusal.report.picture import pictures
 from refusal.report.text import visible
 
 HERE = Path(__file__).parent
 
 
-def report_files(folders: Sequence[Path], *, out: Path | None, figures: Path | None) -> list[Path]:
+def report_files(folders: Sequence[Path], *, out: Path | None, figures: Path | None, pdf: bool) -> list[Path]:
     """Write what `refusal report` is asked for, the page of one run or of several or their figures: the paths."""
     if not folders:
         raise BadSetting("There is no run to report on. Give a run folder, or several to compare.")
+    if pdf and figures is None:
+        raise BadSetting("PDF is for figures: say with --figures DIR where they go. A page becomes a PDF when printed.")
     if figures is not None:
-        return write_figures(folders, figures)
+        return write_figures(folders, figures, pdf=pdf)
     if len(folders) == 1:
         return [write_report(folders[0], out=out)]
     return [write_comparison(folders, out or Path("comparison.html"))]
@@ -61,19 +64,20 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     return path
 
 
-def write_figures(folders: Sequence[Path], out: Path) -> list[Path]:
+def write_figures(folders: Sequence[Path], out: Path, *, pdf: bool = False) -> list[Path]:
     """Write every figure of a run's page, or of the page that compares several, as SVG with its numbers as CSV.
 
-    Figures are in the light scheme, each with its key, and named after their titles. Raises BadRunFolder for missing or
-    broken records.
+    Figures are in the light scheme, each with its key, and named after their titles; with `pdf` there is a PDF of each,
+    too. Raises BadRunFolder for missing or broken records, Unavailable for PDF without typst.
     """
     found = [read_findings(folder) for folder in folders]
     values = page_values(found[0]) if len(found) == 1 else comparison_values(found)
     written = []
     for one in pictures(values):
-        for suffix, text in (("svg", one.alone), ("csv", one.csv)):
+        files = {"svg": one.alone.encode(), "csv": one.csv.encode()} | ({"pdf": as_pdf(one.alone)} if pdf else {})
+        for suffix, content in files.items():
             written.append(out / f"{one.name}.{suffix}")
-            write_text(written[-1], text)
+            write_bytes(written[-1], content)
     return written
 
 
