@@ -14,11 +14,12 @@ import tyro
 from rich.console import Console
 
 import small_runs
-from refusal import completing, display, doctor, exports
+from refusal import completing, doctor, exports
 from refusal.cli import COMMANDS, early, main, printing, runs
 from refusal.config import RunConfig
 from refusal.direction import Direction
 from refusal.errors import BadInput
+from refusal.hidden import spelled
 from refusal.records import read_json, read_rows, write_rows
 from small_runs import SMALL
 
@@ -373,7 +374,7 @@ def test_a_model_cannot_steer_the_terminal():
     word = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # Persian, with a joiner in it
     hostile = f"\x1b[2Jgone\x07 \u202egnp.exe\u2066 {word} a\tb\nc\u00a0d \ud800"
     shown = f"\\x1b[2Jgone\\x07 \\u202egnp.exe\\u2066 {word} a\tb\nc\u00a0d \\ud800"
-    assert display.printable(hostile) == shown
+    assert spelled(hostile) == shown
     assert "\x1b" not in printing.paragraphs({"plain": hostile})
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     console.print(printing.table([{"value": hostile}]), printing.columns({"plain": hostile}))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "refusal"
 FLOORS = {
     **dict.fromkeys(["equations", "errors", "config", "records", "statistics", "per_token", "conditions"], 1),
-    **dict.fromkeys(["svg", "labels", "figures", "display"], 1),
+    **dict.fromkeys(["hidden", "svg", "labels", "figures", "display"], 1),
     **dict.fromkeys(["paper", "rule", "results", "verdicts", "read_costs", "comparisons"], 1),
     **dict.fromkeys(["direction", "architectures", "loading", "model", "fingerprint", "prompts", "corpora"], 2),
     **dict.fromkeys(["interventions", "engine", "partial", "prefix"], 3),

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Protocol, runtime_checkable
-from unicodedata import category
 
 from refusal import svg
+from refusal.hidden import spelled
 
 # An output can be shown alone, so each brings its style; `svg.MARKS` names its variables.
 _STYLE = f"""<style>
@@ -32,10 +32,6 @@ _STYLE = f"""<style>
 .refusal-shown ul.key {{ list-style: none; display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 0; padding: 0; }}
 .refusal-shown ul.key svg {{ vertical-align: middle; }}
 {svg.MARKS.replace("svg.figure", ".refusal-shown svg.figure")}</style>"""
-
-
-STEERING = ("Cc", "Cf", "Cs")  # control codes; marks of direction and the like; halves of pairs
-KEPT = "\n\t\u200c\u200d"  # joiners are part of words
 
 
 @runtime_checkable
@@ -127,11 +123,6 @@ def bar(rate: float, interval: tuple[float, float]) -> str:
     )
 
 
-def printable(text: str) -> str:
-    """Return text with escapes for the characters that could steer a terminal or turn a line around."""
-    return "".join(repr(c)[1:-1] if category(c) in STEERING and c not in KEPT else c for c in text)
-
-
 def side_by_side(answers: Mapping[str, Sequence[Answered]], *, n: int = 8) -> Shown:
     """Lay answers to the same prompts beside each other, under the names given: the first `n` prompts.
 
@@ -146,9 +137,7 @@ def side_by_side(answers: Mapping[str, Sequence[Answered]], *, n: int = 8) -> Sh
     ]
     facts = {"of": f"{len(prompts)} prompts"} if len(prompts) > n else {}
     html = card(f"{len(rows)} prompts", facts, table(rows, kind="beside"))
-    return Shown(
-        html, "\n\n".join("\n".join(f"{name}: {printable(text)}" for name, text in row.items()) for row in rows)
-    )
+    return Shown(html, "\n\n".join("\n".join(f"{name}: {spelled(text)}" for name, text in row.items()) for row in rows))
 
 
 def _cell(value: float, share: float) -> str:
@@ -161,4 +150,4 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return "–" if value != value else svg.number(value)
-    return "–" if value is None else str(value).replace("-", "−") if isinstance(value, int) else printable(str(value))
+    return "–" if value is None else str(value).replace("-", "−") if isinstance(value, int) else spelled(str(value))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from refusal.display import printable
+from refusal.hidden import spelled
 
 NARROWEST = 24  # columns of a terminal, of one of several texts
 
@@ -39,7 +39,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> Any:
 
     made = Table(*(rows[0] if rows else ()), show_header=header, box=None, pad_edge=False)
     for row in rows:
-        made.add_row(*(Text(printable(str(value))) for value in row.values()))  # Text: model output is never markup
+        made.add_row(*(Text(spelled(str(value))) for value in row.values()))  # Text: model output is never markup
     return made
 
 
@@ -51,7 +51,7 @@ def columns(texts: Mapping[str, str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    boxes = [Panel(Text(printable(text)), title=name, box=box.ROUNDED) for name, text in texts.items()]
+    boxes = [Panel(Text(spelled(text)), title=name, box=box.ROUNDED) for name, text in texts.items()]
     beside = Console().width >= NARROWEST * len(boxes)
     made = Table.grid(*([""] * len(boxes) if beside else [""]), expand=True)
     for row in [boxes] if beside else [[each] for each in boxes]:
@@ -63,7 +63,7 @@ def columns(texts: Mapping[str, str]) -> Any:
 
 def paragraphs(texts: Mapping[str, str]) -> str:
     """Lay out texts below each other, each behind its name."""
-    return "\n\n".join(f"{name}\n{printable(text)}" for name, text in texts.items())
+    return "\n\n".join(f"{name}\n{spelled(text)}" for name, text in texts.items())
 
 
 def watch(values: Iterable[Any], layout: Callable[[Any], Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from refusal import display
 from refusal.display import Shown
+from refusal.hidden import spelled
 from refusal.report.mechanism import suffix_values
 from refusal.report.section import Row
 from refusal.report.sections import section_of
@@ -57,4 +58,4 @@ def _suffix(record: Row) -> Shown:
 
 
 def _paragraphs(said: Sequence[str]) -> str:
-    return "".join(f"<div>{escape(display.printable(sentence))}</div>" for sentence in said)
+    return "".join(f"<div>{escape(spelled(sentence))}</div>" for sentence in said)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from refusal.hidden import hidden
+
 FOLD = 220  # characters shown before "show all"
 LISTED = 3  # characters of a run of invisible ones that are named
-_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # control, format (bidi, zero width, tags), surrogate, private, lines
 _ODD = re.compile(r"[^\x20-\x7e\n\t\xa1-\xac\xae-\u02ff\u0370-\u05ff\u3000-\ud7ff]+")  # where one may be
 
 
@@ -47,17 +48,17 @@ def folded(text: str, *, limit: int) -> Text:
 
 
 def _odd(run: str) -> list[Markup]:
-    parts, hidden = [], []
+    parts, odd = [], []
 
     def flush() -> None:
-        parts.extend(map(_named, hidden[:LISTED]))
-        if len(hidden) > LISTED:
-            parts.append(Markup('<span class="odd">{} more</span>').format(len(hidden) - LISTED))
-        hidden.clear()
+        parts.extend(map(_named, odd[:LISTED]))
+        if len(odd) > LISTED:
+            parts.append(Markup('<span class="odd">{} more</span>').format(len(odd) - LISTED))
+        odd.clear()
 
     for character in run:
-        if unicodedata.category(character) in _INVISIBLE:
-            hidden.append(character)
+        if hidden(character):
+            odd.append(character)
         else:
             flush()
             parts.append(escape(character))
