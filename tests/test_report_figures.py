@@ -56,7 +56,10 @@ def test_without_the_package_the_remedy_is_named_and_nothing_written(run, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
-def test_pdf_is_of_figures(run, capsys):
+@pytest.mark.parametrize("flags", [["--pdf"], ["--out", "page.html", "--figures", "drawn"]])
+def test_flags_that_do_not_go_together_are_refused(run, capsys, tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="1"):
-        main(["report", str(run), "--pdf"])
+        main(["report", str(run), *flags])
     assert "--figures" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What `refusal mechanism` does: study suffixes, and search for one."""
+"""What the commands of `refusal mechanism` do: study a suffix or search for one, and measure any analysis."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

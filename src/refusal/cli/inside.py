@@ -1,4 +1,4 @@
-"""What happens inside a model under a suffix (paper section 5)."""
+"""What happens inside a model, under a suffix (paper section 5) and without one."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

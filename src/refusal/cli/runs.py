@@ -20,6 +20,7 @@ def run(config: Config, json: Json = False) -> None:
     """
     from refusal import pipeline
     from refusal.analyses import check_settings, explain
+    from refusal.records import read_json
     from refusal.report import write_report
     from refusal.results import table_rows
 
@@ -27,7 +28,7 @@ def run(config: Config, json: Json = False) -> None:
     check_settings(config)
     folder = pipeline.run(config)
     report = write_report(folder)
-    results = jsonlib.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = read_json(folder / "results.json")
     show(results, json, lambda: table(table_rows(results)))
     if config.mechanism and not config.stream_layers:
         say(f"Report so far: {report}. Now what is inside: suffixes, heads, geometry, components.")

@@ -28,6 +28,8 @@ def report_files(folders: Sequence[Path], *, out: Path | None, figures: Path | N
         raise BadSetting("There is no run to report on. Give a run folder, or several to compare.")
     if pdf and figures is None:
         raise BadSetting("PDF is for figures: say with --figures DIR where they go. A page becomes a PDF when printed.")
+    if out is not None and figures is not None:
+        raise BadSetting(f"--out is for a page ('{out}'), --figures for figures ('{figures}'). Give one of the two.")
     if figures is not None:
         return write_figures(folders, figures, pdf=pdf)
     if len(folders) == 1:
