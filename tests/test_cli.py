@@ -104,6 +104,7 @@ def test_the_list_of_commands_names_them_all(capsys):
     [
         (["doctr"], "There is no command 'doctr'. Did you mean 'doctor'?"),
         (["zzz"], "There is no command 'zzz'. See refusal --help."),
+        (["mechanism"], "There is no command 'mechanism'. There are 'mechanism suffix', 'mechanism measure'"),
         (["run", "--nn-test", "3"], "--n-test"),
         (["select", "--score", "x", "--layers", "3"], "--scores"),
         (["run", "--n-test", "many"], "--n-test"),

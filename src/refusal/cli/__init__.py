@@ -61,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     many = 2 if " ".join(words[:2]) in COMMANDS else 1  # such as "mechanism suffix"
     name, rest = " ".join(words[:many]), words[many:]
     if name not in COMMANDS:
-        say(f"There is no command '{name}'. {did_you_mean(name, COMMANDS)}See refusal --help.")
+        group = [f"'{command}'" for command in COMMANDS if command.startswith(f"{name} ")]
+        near = f"There are {', '.join(group)}. " if group else did_you_mean(name, COMMANDS)
+        say(f"There is no command '{name}'. {near}See refusal --help.")
         sys.exit(2)
     try:
         _call(name, rest)
