@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from refusal import svg
 from refusal.errors import BadSetting
-from refusal.findings import read_findings
+from refusal.findings import Findings, read_findings
 from refusal.records import write_bytes, write_text
 from refusal.report.compare import comparison_values
 from refusal.report.content import page_values
@@ -53,6 +53,16 @@ def render_report(folder: Path) -> str:
     Raises BadRunFolder for missing or broken records.
     """
     return _render("page.html", page_values(read_findings(folder)))
+
+
+def measured(findings: Findings) -> str:
+    """Return what the page says of a run's numbers, from its headline to its judges, as markup for another page.
+
+    It brings its own style, which reaches no further than itself; the figures need `svg.STYLE`.
+    """
+    sections = _templates().get_template("measured.html").render(**page_values(findings))
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    return f'<style>.report {{\n{style}\n}}</style><div class="report">{sections}</div>'
 
 
 def write_comparison(folders: Sequence[Path], path: Path) -> Path:
