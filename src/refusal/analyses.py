@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from transformers import AutoConfig
 
-from refusal.config import RunConfig
+from refusal.config import BUNDLED, RunConfig
 from refusal.direction import Direction
 from refusal.errors import (
     BadInput,
@@ -41,7 +41,6 @@ from refusal.mechanism import (
     transfer_of,
     what_to_ask,
 )
-from refusal.model import BUNDLED
 from refusal.organism import checkpoint
 from refusal.pipeline import filter_by_metric
 from refusal.records import Json, file_hash

@@ -13,13 +13,14 @@ from refusal.rule import Limits
 from refusal.verdicts import read_judge
 
 RECIPES = Path(__file__).parent / "recipes"
+BUNDLED = "organism"  # the name under which the bundled chat model goes, and its texts and questions
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """What `refusal run` is asked to do."""
 
-    model: Annotated[Positional[str], arg(metavar="[MODEL]")] = "organism"
+    model: Annotated[Positional[str], arg(metavar="[MODEL]")] = BUNDLED
     """Hugging Face id or folder of the chat model; "organism" is the bundled one."""
     recipe: str | None = None
     """Settings to start from: "paper", "quick", or a TOML file; a --config file and flags win over it."""

@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from refusal.config import BUNDLED
 from refusal.errors import BadInput, Unavailable
 from refusal.prompts.files import read_prompt_file
 
 DOCUMENTS = 4096  # of the Pile and of Alpaca, in the official runs
 PILE, ALPACA = "monology/pile-uncopyrighted", "tatsu-lab/alpaca"  # as in the official code
-BUNDLED = "organism"
 UNSEEN = 10_007  # seed of bundled texts; the training stages use 0 to 9
 Pair = tuple[str, str]
 COLUMNS = (("instruction", "output"), ("prompt", "response"))  # Alpaca's, and those of saved completions

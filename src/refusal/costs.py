@@ -14,7 +14,8 @@ from refusal.capabilities import (
     merged_capabilities,
 )
 from refusal.conditions import Condition, cost_conditions
-from refusal.corpora import BUNDLED, DOCUMENTS, Corpus, load_pairs, load_texts
+from refusal.config import BUNDLED
+from refusal.corpora import DOCUMENTS, Corpus, load_pairs, load_texts
 from refusal.generation import greedy_tokens
 from refusal.judges.read import read_completions
 from refusal.losses import cross_entropy

@@ -149,9 +149,9 @@ def _model(name: str) -> Check:
     from transformers import AutoConfig
 
     from refusal.architectures import describe
+    from refusal.config import BUNDLED
     from refusal.errors import BadInput
     from refusal.loading import commit_of, load_part
-    from refusal.model import BUNDLED
     from refusal.organism import checkpoint
 
     path = str(checkpoint("chat")) if name == BUNDLED else name

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from refusal.analyses import ANALYSES, NOT_POSSIBLE, Found, base_of, suffixes_of
 from refusal.architectures import read_architecture
-from refusal.config import RunConfig
+from refusal.config import BUNDLED, RunConfig
 from refusal.errors import BadSetting, did_you_mean
 from refusal.interventions import for_model
 from refusal.mechanism import (
@@ -25,7 +25,7 @@ from refusal.mechanism import (
     study_path,
     study_suffix,
 )
-from refusal.model import BUNDLED, ChatModel, load_model
+from refusal.model import ChatModel, load_model
 from refusal.prompts import Split
 from refusal.records import Json, Run, write_json
 from refusal.refusal_tokens import find_refusal_tokens

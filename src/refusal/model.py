@@ -11,10 +11,10 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from refusal.architectures import ROWS, Architecture, blocks, find
+from refusal.config import BUNDLED
 from refusal.errors import BadInput, UnsupportedModel, did_you_mean
 from refusal.loading import SPREAD, choose_device, choose_dtype, load_network, load_part
 
-BUNDLED = "organism"  # the name under which the bundled chat model goes
 # Instructions that end in every kind of character, so that what all their renderings share at the end is template.
 PROBES = (
     "Name a colour",

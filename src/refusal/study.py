@@ -13,12 +13,12 @@ from rich.console import Console
 
 from refusal.architectures import read_architecture
 from refusal.conditions import MAIN, Condition, Kind, conditions
-from refusal.config import RunConfig
+from refusal.config import BUNDLED, RunConfig
 from refusal.errors import BadSetting, TooFewPrompts
 from refusal.generation import MAX_NEW_TOKENS
 from refusal.layerwise import Layered, load_layered
 from refusal.loading import commit_of
-from refusal.model import BUNDLED, ChatModel, load_model
+from refusal.model import ChatModel, load_model
 from refusal.prompts import Prompt, PromptSet, Sample, check_disjoint, load_prompts, paper_sample, prompts_sha256
 from refusal.prompts.load import ORGANISM_SOURCE
 from refusal.prompts.systems import load_systems

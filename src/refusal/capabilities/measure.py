@@ -14,9 +14,10 @@ import torch
 from refusal import engine
 from refusal.capabilities.results import Capabilities, Result
 from refusal.capabilities.tasks import ORGANISM, PAPER, Benchmark, benchmarks, load
+from refusal.config import BUNDLED
 from refusal.errors import BadInput, BadSetting, Unavailable
 from refusal.losses import Under
-from refusal.model import BUNDLED, ChatModel
+from refusal.model import ChatModel
 
 INSTALL = "Capability benchmarks need lm-evaluation-harness: pip install 'refusal[capabilities]'"
 TOKENS = 100  # of one document or example, for how many rows go through the network together

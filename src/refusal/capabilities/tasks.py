@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from refusal.config import BUNDLED
 from refusal.errors import BadInput, Unavailable, did_you_mean
-from refusal.model import BUNDLED
 
 SHOTS_SEED = 1234  # the harness's own, for the draw of examples
 

@@ -7,12 +7,12 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from refusal.config import BUNDLED
 from refusal.errors import BadInput, did_you_mean
 from refusal.verdicts import read_judge
 
 WRITTEN = ("output", "out", "figures")  # arguments that need not be there
 SETS, JUDGES = ("prompts", "harmful", "harmless", "harmful_test", "evaluations"), ("by", "judges")
-BUNDLED = "organism"
 
 
 def checked(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,14 +7,14 @@ from typing import Any
 
 from refusal import pipeline
 from refusal.architectures import read_architecture
-from refusal.config import RunConfig
+from refusal.config import BUNDLED, RunConfig
 from refusal.direction import Candidates, Direction
 from refusal.errors import BadRunFolder, RefusalError
 from refusal.explorer.grid import Picked, Place, chosen_place
 from refusal.explorer.live import Live
 from refusal.explorer.recorded import Records, read_records
 from refusal.generation import MAX_NEW_TOKENS
-from refusal.model import BUNDLED, load_model
+from refusal.model import load_model
 from refusal.study import BUNDLED_TOKENS, load_contrast, run_folder
 from refusal.weights.provenance import check_model
 

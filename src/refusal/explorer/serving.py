@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from refusal.config import BUNDLED
 from refusal.errors import BadSetting, Unavailable
-from refusal.model import BUNDLED
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -9,12 +9,13 @@ import torch
 
 from refusal import engine, partial
 from refusal.architectures import Architecture
+from refusal.config import BUNDLED
 from refusal.errors import BadSetting
 from refusal.layerwise.descent import Descent, cannot
 from refusal.layerwise.kept import store
 from refusal.layerwise.on_disk import OnDisk, open_on_disk
 from refusal.loading import SPREAD
-from refusal.model import BUNDLED, PROBES, ChatModel, load_model
+from refusal.model import PROBES, ChatModel, load_model
 
 # Found by running every covered family both ways: where the difference does not show in the first two blocks.
 CANNOT = {"rwkv": "it changes its blocks' weights in memory when it first runs"}

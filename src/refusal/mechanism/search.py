@@ -13,10 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from refusal import engine, equations
+from refusal.config import BUNDLED
 from refusal.errors import BadSetting
 from refusal.extraction import Prompts, instructions
 from refusal.mechanism.suffixes import place, printable_tokens, random_suffix
-from refusal.model import BUNDLED, ChatModel
+from refusal.model import ChatModel
 from refusal.records import Json
 
 PURPOSE = (

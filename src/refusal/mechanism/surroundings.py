@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from refusal.config import BUNDLED
 from refusal.direction import Direction
 from refusal.errors import BadSetting, NoDirection, TooFewPrompts
 from refusal.mechanism.measurement import Measurement
@@ -11,7 +12,7 @@ from refusal.mechanism.relatives import open_base
 from refusal.mechanism.sources import Side, Source, find_source
 from refusal.mechanism.subject import Subject
 from refusal.mechanism.transfer import measure_transfer
-from refusal.model import BUNDLED, load_model
+from refusal.model import load_model
 from refusal.prompts import Prompt, PromptSet, load_prompts
 
 # For the bundled model, whose refusals mostly begin with what makes them one: the whole matrix in half a minute.

@@ -5,8 +5,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from refusal.config import BUNDLED
 from refusal.errors import BadInput, Unavailable
-from refusal.model import BUNDLED
 from refusal.weights.safetensors_files import OTHER_FORMATS
 
 
