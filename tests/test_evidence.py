@@ -2,9 +2,9 @@
 
 import pytest
 
+from refusal.formats import points
 from refusal.labels import label_of, name_of
 from refusal.report.evidence import evidence
-from refusal.report.words import points
 
 PAIR = {"set": "harmful", "judge": "substring", "measure": "refused", "n": 200, "p_value": 0.5}
 

@@ -17,9 +17,9 @@ from refusal.errors import BadRunFolder, BadSetting, Unavailable
 from refusal.explorer import exporting, grid, opening, recorded, serving
 from refusal.explorer.grid import Picked
 from refusal.explorer.markup import MOST, render, shown
+from refusal.formats import number
 from refusal.records import read_json, write_json
 from refusal.rule import SELECTED
-from refusal.svg import number
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>{{constructor}}${alert(1)}`"
 

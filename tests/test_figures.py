@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 import run_folder
-from refusal import figures, labels, records, svg
+from refusal import figures, formats, labels, records, svg
 
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 
@@ -39,10 +39,10 @@ def cells(picture: str) -> list[ElementTree.Element]:
 )
 def test_every_candidate_is_a_cell_that_tells_its_scores_and_verdict(selection, draw):
     def told(value):
-        return "not a number" if value is None else svg.number(value)
+        return "not a number" if value is None else formats.number(value)
 
     expected = [
-        f"position {svg.number(row['position'])}, layer {row['layer']}: {row['verdict']}; bypass score "
+        f"position {formats.number(row['position'])}, layer {row['layer']}: {row['verdict']}; bypass score "
         f"{told(row['bypass'])}, induce score {told(row['induce'])}, KL {told(row['kl'])}"
         for row in selection
     ]
@@ -109,7 +109,7 @@ def test_bars_are_as_long_as_their_rates(run):
         "random_addition",
     ]
     assert [width / full for width in widths] == pytest.approx([row["rate"] for _, row in rows], abs=1e-3)
-    assert f"ablation: {figures.rate_text(dict(rows)['ablation'], 'refused')}" in titles(figures.rates(rows, "x"))
+    assert f"ablation: {formats.rate_text(dict(rows)['ablation'], 'refused')}" in titles(figures.rates(rows, "x"))
 
 
 def test_a_random_row_that_repeats_nothing_is_kept():
@@ -128,8 +128,8 @@ def test_coefficient_curves_tell_every_point(run, measure):
     told = titles(figures.coefficients(record, measure=measure))
     for name in ("direction", "random"):
         for row in record[name]:
-            rate = figures.rate_text(row[measure], measure)
-            assert f"{name}, c = {svg.number(row['coefficient'])}: {rate}" in told
+            rate = formats.rate_text(row[measure], measure)
+            assert f"{name}, c = {formats.number(row['coefficient'])}: {rate}" in told
     assert len(told) == 2 * len(record["coefficients"])
 
 
@@ -137,12 +137,12 @@ def test_projections_tell_every_layer_of_both_sets(run):
     record = records.read_json(run / "projections.json")
     told = titles(figures.projections(record, layer=3))
     assert len(told) == 2 * len(record["layers"])
-    assert f"harmful, layer 9: {svg.number(36.0)} ± {svg.number(8.2)} (n = 40)" in told
+    assert f"harmful, layer 9: {formats.number(36.0)} ± {formats.number(8.2)} (n = 40)" in told
 
 
 def test_tokens_are_made_visible_and_escaped(selection):
     tokens = ["<script>", " \n", "\u200b", "&", "a"]
-    assert figures.position_label(-4, tokens) == "−4 ␣\\n"
+    assert formats.position_label(-4, tokens) == "−4 ␣\\n"
     for drawn in (figures.scores(selection, "kl", tokens=tokens), figures.verdicts(selection, tokens=tokens)):
         assert "<script>" not in drawn
         assert "&lt;script&gt;" in drawn
@@ -166,7 +166,7 @@ def test_further_strengths_stand_beside_the_curve(run):
     record, results = (records.read_json(run / f"{name}.json") for name in ("coefficients", "results"))
     row = results["harmless"]["addition"] | {"coefficient": 2.0}
     told = titles(figures.coefficients(record, further=[row]))
-    assert f"direction, all test prompts, c = 2: {figures.rate_text(row, 'refused')}" in told
+    assert f"direction, all test prompts, c = 2: {formats.rate_text(row, 'refused')}" in told
     assert "on all test prompts" in figures.coefficients_key(further=True)
 
 
@@ -204,4 +204,4 @@ def test_ticks_are_few_round_and_inside(low, high):
     found = svg.ticks(low, high)
     assert 3 <= len(found) <= 11
     assert all(low <= tick <= high for tick in found)
-    assert len({svg.number(tick) for tick in found}) == len(found)
+    assert len({formats.number(tick) for tick in found}) == len(found)

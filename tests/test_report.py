@@ -10,7 +10,7 @@ import run_folder
 from refusal import records
 from refusal.config import RunConfig
 from refusal.errors import BadRunFolder
-from refusal.figures import percent
+from refusal.formats import percent
 from refusal.report import write_report
 from refusal.report.answers import OPEN
 from refusal.report.headline import headline
@@ -94,7 +94,7 @@ def test_a_control_stands_behind_what_it_controls(page):
 def test_coefficients_of_additions_are_shown(run):
     text = report(run)
     assert "c = −1" in text
-    assert "c = +1" in text
+    assert "c = 1" in text
 
 
 def test_the_headline_is_built_from_the_numbers(run):

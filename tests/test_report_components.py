@@ -2,7 +2,7 @@
 
 import re
 
-from refusal.figures import percent
+from refusal.formats import percent
 from refusal.report.components import section
 
 PARTS = ["embedding", "attention 0", "MLP 0", "attention 1", "MLP 1"]

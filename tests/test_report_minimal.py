@@ -65,7 +65,7 @@ def test_layers_that_are_enough_are_said_with_their_interval_and_control():
     assert "as late as from layer 1 on" in said
     assert "A random direction leaves at least 90.0 % [69.9 %, 97.2 %]" in said
     told = re.findall("<title>(.*?)</title>", found["figures"][0])
-    assert "only this block, layer 2: 8/20 = 40.0% [21.9%, 61.3%]" in told
+    assert "only this block, layer 2: 8/20 = 40.0 % [21.9 %, 61.3 %]" in plain(told)
     assert sum("all up to it" in one for one in told) == 3
 
 

@@ -10,6 +10,7 @@ import run_folder
 from refusal import records
 from refusal.errors import BadSetting
 from refusal.findings import read_findings
+from refusal.formats import brief, signed, tidy
 from refusal.report import render_report, report_files
 from refusal.report.answers import BUDGET, samples
 from refusal.report.beside import paper
@@ -21,7 +22,6 @@ from refusal.report.judges import agreement
 from refusal.report.picture import Picture, pictures, placed
 from refusal.report.provenance import asked
 from refusal.report.text import FOLD, folded, visible
-from refusal.report.words import brief, signed, tidy
 from refusal.statistics import count
 
 

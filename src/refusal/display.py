@@ -10,6 +10,7 @@ from html import escape
 from typing import Protocol, runtime_checkable
 
 from refusal import svg
+from refusal.formats import interval, minus, number, percent, whole_percent
 from refusal.hidden import spelled
 
 # An output can be shown alone, so each brings its style; `svg.MARKS` names its variables.
@@ -106,20 +107,20 @@ def folded(summary: str, part: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{part}</details>"
 
 
-def bar(rate: float, interval: tuple[float, float]) -> str:
+def bar(rate: float, low: float, high: float) -> str:
     """Draw a rate with its interval on a scale from 0 to 1."""
     axes = svg.Axes((0, 1), (0, 1), width=260, height=34, left=8, right=8, top=2, bottom=16)
-    low, high = interval
     share = 0.0 if rate != rate else rate
+    told = f"95 % interval {interval({'low': low, 'high': high})}"
     marks = [
         *(axes.vertical(x, "grid") for x in (0, 0.5, 1)),
-        *(axes.text((x, 0), f"{x:.0%}", dy=13, anchor=a) for x, a in ((0, "start"), (0.5, "middle"), (1, "end"))),
-        axes.cell((0, 0.08), (share, 0.92), f"{share:.1%}", 'fill="var(--c0)" rx="2"'),
-        axes.segment((low, 0.5), (high, 0.5), "whisker", f"95 % interval {low:.1%} to {high:.1%}"),
+        *(axes.text((x, 0), whole_percent(x), dy=13, anchor=a) for x, a in ((0, "start"), (0.5, "middle"), (1, "end"))),
+        axes.cell((0, 0.08), (share, 0.92), percent(share), 'fill="var(--c0)" rx="2"'),
+        axes.segment((low, 0.5), (high, 0.5), "whisker", told),
     ]
     return (
         f'<svg class="figure" viewBox="0 0 {axes.width} {axes.height}" width="{axes.width}" height="{axes.height}" '
-        f'role="img" aria-label="{share:.1%}, 95 % interval {low:.1%} to {high:.1%}">{"".join(marks)}</svg>'
+        f'role="img" aria-label="{percent(share)}, {told}">{"".join(marks)}</svg>'
     )
 
 
@@ -142,12 +143,12 @@ def side_by_side(answers: Mapping[str, Sequence[Answered]], *, n: int = 8) -> Sh
 
 def _cell(value: float, share: float) -> str:
     paint = f"background: color-mix(in srgb, var(--c0) {60 * share:.0f}%, transparent)" if share == share else ""
-    return f'<td style="{paint}">{svg.number(value)}</td>'
+    return f'<td style="{paint}">{number(value)}</td>'
 
 
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return "–" if value != value else svg.number(value)
-    return "–" if value is None else str(value).replace("-", "−") if isinstance(value, int) else spelled(str(value))
+        return "–" if value != value else number(value)
+    return "–" if value is None else minus(str(value)) if isinstance(value, int) else spelled(str(value))

@@ -9,6 +9,17 @@ from html import escape
 from math import log10
 
 from refusal import svg
+from refusal.formats import (
+    Number,
+    coefficient_text,
+    minus,
+    number,
+    percent,
+    position_label,
+    rate_text,
+    shortened,
+    whole_percent,
+)
 from refusal.labels import Row, in_order, label_of
 from refusal.rule import (
     HIGH_KL,
@@ -20,7 +31,7 @@ from refusal.rule import (
     SELECTED,
     SURVIVOR,
 )
-from refusal.svg import Axes, Number, number
+from refusal.svg import Axes
 
 SCORES = {
     "bypass": ("Bypass score", "harmful prompts, ablated: lower is better"),
@@ -44,32 +55,12 @@ NARROWEST = 26  # points, of a cell with a number in it
 LONGEST = 14  # characters of a position's label
 
 
-def percent(share: Number | None) -> str:
-    """Return a share as a percentage with one decimal; a dash for the rate of nothing (null)."""
-    return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
-
-
-def rate_text(row: Row, measure: str) -> str:
-    """Return a rate record as text: `3/100 = 3.0 % [1.0 %, 8.5 %]`."""
-    return f"{row[measure]}/{row['n']} = {percent(row['rate'])} [{percent(row['low'])}, {percent(row['high'])}]"
-
-
-def visible(token: str) -> str:
-    """Return a token's text with its white space and control characters made visible."""
-    return "".join("␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in token)
-
-
-def position_label(position: int, tokens: Sequence[str]) -> str:
-    """Return a post-instruction position with its token (`−1 \\n`), or alone when no tokens are known."""
-    return f"{number(position)} {visible(tokens[position])}" if tokens else number(position)
-
-
 def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refused") -> str:
     """Draw a bar an intervention, with the whiskers of its 95 % interval. `measure` is "refused" or "exact"."""
     bars = [(name, _bar_label(name, row), _cell(row, measure)) for name, row in rows if measure in row]
     axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=158, right=54, top=28, bottom=30)
     marks = [
-        axes.vertical(x, "grid") + axes.text((x, 0), f"{100 * x:.0f} %", dy=16, anchor="middle")
+        axes.vertical(x, "grid") + axes.text((x, 0), whole_percent(x), dy=16, anchor="middle")
         for x in (0, 0.25, 0.5, 0.75, 1)
     ]
     for i, (name, label, cell) in enumerate(bars):
@@ -124,11 +115,10 @@ def runs(rows: Sequence[tuple[str, Sequence[tuple[str, Row]]]], title: str, note
     """Draw a line a run with a mark and a whisker a condition: refusals with nothing done, intervened, controlled."""
     axes = Axes((0, 1), (0, len(rows)), height=92 + 38 * len(rows), left=128, right=22)
     shares = (0, 0.25, 0.5, 0.75, 1)
-    marks = [axes.vertical(x, "grid") + axes.text((x, 0), f"{100 * x:.0f} %", dy=16, anchor="middle") for x in shares]
+    marks = [axes.vertical(x, "grid") + axes.text((x, 0), whole_percent(x), dy=16, anchor="middle") for x in shares]
     for i, (name, conditions) in enumerate(rows):
         middle = len(rows) - i - 0.5
-        label = name if len(name) <= LONGEST + 5 else f"{name[: LONGEST + 4]}…"
-        marks.append(axes.text((0, middle), label, dx=-8, dy=4, anchor="end"))
+        marks.append(axes.text((0, middle), shortened(name, LONGEST + 5), dx=-8, dy=4, anchor="end"))
         for j, (condition, row) in enumerate(conditions):
             y = middle + 0.26 * (1 - 2 * j / max(1, len(conditions) - 1))
             colour, shape = label_of(condition).colour, svg.SHAPES[j % len(svg.SHAPES)]
@@ -183,7 +173,7 @@ def coefficients(record: Row, *, measure: str = "refused", further: Sequence[Row
 
     def point(name: str, x: Number, cell: Row, colour: int, shape: str) -> str:
         bar = axes.segment((x, cell["low"]), (x, cell["high"]), "whisker")
-        title = f"{name}, c = {number(x)}: {rate_text(cell, measure)}"
+        title = f"{name}, {coefficient_text(x)}: {rate_text(cell, measure)}"
         return bar + axes.mark((x, cell["rate"] or 0.0), title, colour, shape=shape)
 
     for name, colour, shape in (("random", svg.GREY, svg.SHAPES[1]), ("direction", 1, svg.SHAPES[0])):
@@ -227,7 +217,7 @@ def headline(results: Row) -> str:
 
 def _bar_label(name: str, row: Row) -> str:
     coefficient = row.get("coefficient", 1)  # the paper's, which needs no saying
-    return label_of(name).short + (f", c = {number(coefficient)}" if coefficient != 1 else "")
+    return label_of(name).short + (f", {coefficient_text(coefficient)}" if coefficient != 1 else "")
 
 
 def _cell(row: Row, measure: str) -> Row:
@@ -244,7 +234,7 @@ def _height(value: Number | None, score: str) -> float:
 def _short(value: Number, score: str) -> str:
     """Return a score as it stands in a cell: two digits, of a divergence one."""
     if score != "kl":
-        return f"{value:.2g}".replace("-", "−")
+        return minus(f"{value:.2g}")
     return "<.0001" if value < KL_FLOOR else f"{value:.1g}".removeprefix("0")
 
 
@@ -272,7 +262,7 @@ def _grid(
     marks.append(axes.text((last / 2, 0), "layer", dy=31, anchor="middle"))
     names = {position: position_label(position, tokens) for position in positions}
     for i, position in enumerate(positions):
-        label = names[position] if len(names[position]) <= LONGEST else f"{names[position][: LONGEST - 1]}…"
+        label = shortened(names[position], LONGEST)
         marks.append(axes.text((-0.5, len(positions) - i - 0.5), label, dx=-8, dy=4, anchor="end"))
     for row in rows:
         x, y = row["layer"], len(positions) - positions.index(row["position"]) - 0.5

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from html import escape, unescape
 from math import ceil, floor, log10
 
-Number = float | int
+from refusal.formats import Number, number, whole_percent
+
 _VIEW = re.compile(r'viewBox="0 0 (\d+) (\d+)"')
 _KEY = re.compile(r"<li><svg[^>]*>(.*?)</svg> (.*?)</li>")  # as `key` writes them
 
@@ -146,7 +147,7 @@ class Axes:
         across = [self.text((x, low), number(x), dy=15, anchor="middle") for x in x_ticks]
         up = [
             self.segment((self.x[0], y), (self.x[1], y), "grid")
-            + self.text((self.x[0], y), f"{100 * y:.0f} %" if share else number(y), dx=-6, dy=4, anchor="end")
+            + self.text((self.x[0], y), whole_percent(y) if share else number(y), dx=-6, dy=4, anchor="end")
             for y in y_ticks
         ]
         middle = sum(self.x) / 2
@@ -160,11 +161,6 @@ class Axes:
             f'<svg class="figure" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(title)}">'
             f"{head}{under}{''.join(marks)}</svg>"
         )
-
-
-def number(value: Number) -> str:
-    """Return a number in at most four digits, with a true minus sign."""
-    return f"{value:.4g}".replace("-", "−")
 
 
 def ticks(low: Number, high: Number) -> list[Number]:

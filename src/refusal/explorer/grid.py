@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from math import log10
 from typing import Any
 
-from refusal.figures import KL_FLOOR, SCORES, visible
+from refusal.figures import KL_FLOOR, SCORES
+from refusal.formats import number, visible
 from refusal.labels import Row
 from refusal.rule import NO_DIFFERENCE, SELECTED, SURVIVOR
-from refusal.svg import number
 
 Place = tuple[int, int]  # position, layer
 BETTER = {"bypass": -1, "induce": 1, "kl": -1}  # which way a score is better

@@ -7,10 +7,10 @@ from typing import Any
 
 from refusal import figures
 from refusal.findings import read_completions
+from refusal.formats import coefficient_text
 from refusal.labels import Row, in_order, label_of, name_of
 from refusal.records import Run, read_json, read_rows
 from refusal.results import result_sets
-from refusal.svg import number
 
 SHOWN = ("none", "ablation", "addition", "weights")
 PAGE = 5  # prompts at a time
@@ -124,7 +124,7 @@ def answers(
 def _title(records: Records, name: str, condition: str) -> str:
     """Return what a condition is called; of an addition, with its coefficient where the results know it."""
     known = records.results.get(name, {}).get(condition, {}).get("coefficient")
-    return name_of(condition, strength=known is None) + ("" if known is None else f", c = {number(known)}")
+    return name_of(condition, strength=known is None) + ("" if known is None else f", {coefficient_text(known)}")
 
 
 def _answer(title: str, kind: str, row: Row) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from refusal.errors import RefusalError
 from refusal.explorer.grid import Picked
 from refusal.explorer.live import DONE, Answer, Live, Way, scales, ways
 from refusal.explorer.markup import render
-from refusal.figures import visible
+from refusal.formats import number, visible
 from refusal.generation import Completion
 from refusal.judges.substring import Substring
-from refusal.svg import number
 
 NAMES = {"none": "Plain", "ablation": "Ablated", "addition": "Added"}
 STATES = {

@@ -10,7 +10,7 @@ from refusal.explorer.grid import Picked
 from refusal.explorer.markup import render
 from refusal.explorer.opening import Subject
 from refusal.figures import SCORES
-from refusal.svg import number
+from refusal.formats import number
 
 QUICK: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 GRID_JS = "window.explorer.grid(element, (name, data) => trigger('pick', data), watch);"

@@ -5,10 +5,9 @@ from math import ceil, sqrt
 from statistics import median
 
 from refusal import svg
-from refusal.figures import position_label
+from refusal.formats import minus, position_label, shortened, signed
 from refusal.report.section import Row, Section, Table
 from refusal.report.suffix_figures import values
-from refusal.report.words import signed
 from refusal.svg import Axes
 
 CHOSEN, HALVES = (3, svg.SHAPES[3]), (2, svg.CIRCLE)  # colour and shape
@@ -176,10 +175,9 @@ def _heat_map(record: Row) -> str:
         start, end = p * block, (p + 1) * block
         marks.append(axes.segment((0, size - end), (end, size - end), "grid"))
         marks.append(axes.segment((start, 0), (start, size - start), "grid"))
-        label = _label(record, p)
-        label = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+        label = shortened(_label(record, p), LONGEST)
         marks.append(axes.text((0, size - start - block / 2), label, dx=-6, dy=4, anchor="end"))
-        marks.append(axes.text((start + block / 2, 0), tokens[p].replace("-", "−"), dy=16, anchor="middle"))
+        marks.append(axes.text((start + block / 2, 0), minus(tokens[p]), dy=16, anchor="middle"))
     steps = f" in steps of {step}" if step > 1 else ""
     note = f"in each position layers {shown[0][1]} to {shown[-1][1]}{steps}, downwards and to the right"
     return axes.picture("Every candidate with every other", note, marks)

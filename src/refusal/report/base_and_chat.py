@@ -1,11 +1,10 @@
 """What the chat model's direction is in its base model, drawn and said (paper Figure 24)."""
 
 from refusal import svg
-from refusal.figures import percent
+from refusal.formats import number, percent, signed
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
-from refusal.report.words import signed
-from refusal.svg import Axes, number
+from refusal.svg import Axes
 
 CLASSES = {"harmful": 1, "harmless": 0}  # and their colours
 TITLES = {

@@ -1,9 +1,9 @@
 """How else the edited model behaves, as the page shows it (paper Figures 27 to 29): rates, and answers side by side."""
 
-from refusal.figures import percent, rates
+from refusal.figures import rates
+from refusal.formats import points, share_text, shortened, span
 from refusal.labels import name_of
 from refusal.report.section import Row, Section
-from refusal.report.words import points, span
 
 CHANGED = {"ablation": "with the direction ablated", "random_ablation": "with a random one"}
 DONE = ("none", *CHANGED)
@@ -28,7 +28,7 @@ def section(record: Row) -> Section:
         "table": {
             "head": ["Kind", "Asked", *(name_of(name) for name in DONE)],
             "rows": [
-                [name, one["prompt"], *(_cut(one["answers"][done]) for done in DONE)]
+                [name, one["prompt"], *(shortened(one["answers"][done], LONGEST) for done in DONE)]
                 for name, kind in kinds.items()
                 for one in kind["shown"]
             ],
@@ -41,18 +41,14 @@ def _said(name: str, kind: Row) -> str:
     found, measure = kind["rates"], _measure(kind["rates"])
     what = f"right ({kind['right']})" if measure == "right" else "refusals"
     moved = ", ".join(
-        f"{_share(_cell(found[done], measure))} {words} ({_tested(kind['tests'][done])})"
+        f"{share_text(_cell(found[done], measure))} {words} ({_tested(kind['tests'][done])})"
         for done, words in CHANGED.items()
     )
-    same = ", ".join(f"{_share(found[done]['same'])} {words}" for done, words in CHANGED.items())
+    same = ", ".join(f"{share_text(found[done]['same'])} {words}" for done, words in CHANGED.items())
     return (
-        f"{_title(name)} ({found['none']['n']} prompts): {what} are {_share(_cell(found['none'], measure))} of the "
+        f"{_title(name)} ({found['none']['n']} prompts): {what} are {share_text(_cell(found['none'], measure))} of the "
         f"answers without intervention, {moved}. Unchanged are {same}."
     )
-
-
-def _share(cell: Row) -> str:
-    return f"{percent(cell['rate'])} [{span(cell, percent)}]"
 
 
 def _tested(test: Row) -> str:
@@ -81,7 +77,3 @@ def _cell(row: Row, measure: str) -> Row:
 
 def _title(name: str) -> str:
     return f"Asked to {name}" if name.startswith("repeat") else name.capitalize()
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -4,11 +4,11 @@ import re
 from typing import Any
 
 from refusal.findings import Findings
+from refusal.formats import minus, signed
 from refusal.paper import find_model
 from refusal.paper.beside import Line
 from refusal.paper.beside import Number as Measured
 from refusal.paper.shown import Page, pages
-from refusal.report.words import minus, signed
 
 SHARE = "share"
 OURS = {"yours": "ours", "random direction": "control", "difference": "difference"}  # heading → field of a Line

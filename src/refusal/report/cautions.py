@@ -4,13 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from refusal.conditions import MAIN, read_condition
-from refusal.figures import percent
 from refusal.findings import Findings, Row
+from refusal.formats import brief, ends, extent, number, percent
 from refusal.labels import in_order, name_of
 from refusal.report.judges import agreement
-from refusal.report.words import brief, ends, extent
 from refusal.results import result_sets
-from refusal.svg import number
 
 FEW = 100  # prompts, below which a rate's interval is up to 10 points wide to either side
 BIT = 0.8  # share left by a filter, below which it is said

@@ -6,10 +6,9 @@ from typing import Any
 from refusal import figures, rule
 from refusal.conditions import read_condition
 from refusal.findings import Findings, Row
+from refusal.formats import number, tidy
 from refusal.report.headline import position_tokens
 from refusal.report.picture import picture
-from refusal.report.words import tidy
-from refusal.svg import number
 
 VERDICTS = {
     rule.SURVIVOR: "passes every limit, but another candidate has a lower bypass score",

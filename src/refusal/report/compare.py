@@ -7,14 +7,13 @@ from typing import Any
 from refusal import figures
 from refusal.conditions import CONTROLS, MAIN
 from refusal.findings import Findings, Row
+from refusal.formats import brief, ends, number, points, tidy
 from refusal.labels import name_of
 from refusal.report.cautions import cautions
 from refusal.report.headline import headline, position_tokens
 from refusal.report.picture import Picture, picture, placed
 from refusal.report.provenance import HIDDEN, plain
-from refusal.report.words import brief, ends, points, tidy
 from refusal.statistics import Rate, mcnemar, rate_difference
-from refusal.svg import number
 
 Named = Sequence[tuple[str, Findings]]
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from math import sqrt
 
 from refusal import svg
-from refusal.figures import percent
+from refusal.formats import number, percent, signed
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import bars, bars_key, values
-from refusal.report.words import minus, signed
 from refusal.statistics import Z95
-from refusal.svg import Axes, number
+from refusal.svg import Axes
 
 CLASSES = (("harmful", 1), ("harmless", 0))  # and their colours
 APART = {"harmful − harmless": 2, "the same along a random direction": svg.GREY}
@@ -74,7 +73,7 @@ def _of_sums(record: Row, wholes: Sequence[str]) -> str:
 def _of_kinds(found: dict[str, Difference], wholes: Sequence[str]) -> str:
     whole = sum(found[label][0] for label in wholes)
     kinds = dict.fromkeys(map(_kind, wholes))
-    shares = [f"{minus(percent(_sum(found, wholes, kind) / whole))} by {_called(kind)}" for kind in kinds]
+    shares = [f"{percent(_sum(found, wholes, kind) / whole)} by {_called(kind)}" for kind in kinds]
     side = -1 if whole < 0 else 1  # harmful prompts may lie on the other side
     ranked = sorted(wholes, key=lambda label: -side * found[label][0])
     few = next((k for k in range(1, len(ranked)) if _of(found, ranked[:k]) / whole >= HALF), len(ranked))

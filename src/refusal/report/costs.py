@@ -5,11 +5,10 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from refusal.figures import percent
 from refusal.findings import Findings, Row
+from refusal.formats import percent, points, signed, span, tidy
 from refusal.labels import in_order, label_of, name_of
 from refusal.records import read_rows
-from refusal.report.words import points, signed, span, tidy
 
 LEVEL = 0.05  # of a corrected p, below which two conditions are said to differ
 CARRIED = 0.5  # share of the KL, from which prompts are said to carry it

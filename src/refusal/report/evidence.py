@@ -6,10 +6,10 @@ from typing import Any
 
 from refusal.conditions import MAIN
 from refusal.findings import Row
+from refusal.formats import extent, interval, number, points, signed, span
 from refusal.labels import label_of, name_of
 from refusal.report.costs import LEVEL, costs
-from refusal.report.words import counted, extent, points, signed, span
-from refusal.svg import number
+from refusal.report.words import counted
 
 
 def evidence(results: Row, choices: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _in_words(name: str, rows: list[Row], judge: str) -> list[str]:
 
 
 def _points_of(row: Row) -> str:
-    return f"{points(row['difference'])} points [{points(row['low'])}, {points(row['high'])}]"
+    return f"{points(row['difference'])} points {interval(row, points)}"
 
 
 def _spread(rows: Sequence[Row]) -> str:

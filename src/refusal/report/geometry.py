@@ -5,11 +5,10 @@ from math import hypot, sqrt
 from typing import Any
 
 from refusal import svg
-from refusal.figures import percent, position_label
+from refusal.formats import number, percent, position_label, signed
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
-from refusal.report.words import signed
-from refusal.svg import Axes, number
+from refusal.svg import Axes
 
 CLASSES = (("harmful", 1), ("harmless", 0))  # and their colours
 KEY_CLASSES = [(svg.dot(colour, svg.SHAPES[colour]), f"{name} prompts") for name, colour in CLASSES]

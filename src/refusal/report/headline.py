@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from refusal.conditions import MAIN, read_condition
-from refusal.figures import percent, visible
 from refusal.findings import Findings, Row
+from refusal.formats import brief, ends, number, percent, visible
 from refusal.report.judges import rank
-from refusal.report.words import brief, ends
-from refusal.svg import number
 
 LEVEL = 0.05  # of the corrected paired test, below which conditions are said to differ
 DOING = {"ablation": "Ablating", "addition": "Adding"}

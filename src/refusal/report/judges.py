@@ -5,11 +5,11 @@ from itertools import combinations
 from typing import Any
 
 from refusal import figures
-from refusal.figures import percent
 from refusal.findings import Row
+from refusal.formats import percent, signed
 from refusal.labels import in_order, is_control, name_of
 from refusal.report.picture import picture
-from refusal.report.words import counted, rate_cell, signed
+from refusal.report.words import counted, rate_cell
 from refusal.statistics import kappa
 from refusal.verdicts import COUNTED, WORDS
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from refusal.errors import BadRunFolder
-from refusal.figures import percent
+from refusal.formats import percent, signed
 from refusal.records import read_json
 from refusal.report import suffix_figures as drawn
 from refusal.report.suffix_figures import values
-from refusal.report.words import minus, rate_cell, signed
+from refusal.report.words import rate_cell
 
 Row = Mapping[str, Any]
 NEEDED = ("suffix", "refused", "cosines", "attribution", "attention", "facts")
@@ -101,7 +101,7 @@ def _said_of_cosines(record: Row, layer: str) -> str:
     chance = values(record, "harmful", "random")[0][at]
     told = {name: signed(value, ".2f") for name, value in mean.items()}
     gap = mean["harmful"] - mean["harmless"]
-    taken, control = (minus(percent((mean["harmful"] - mean[name]) / gap)) for name in ("suffix", "random suffix"))
+    taken, control = (percent((mean["harmful"] - mean[name]) / gap) for name in ("suffix", "random suffix"))
     return (
         f"At layer {layer}, where the direction was read, the last token's cosine with it is {told['harmful']} on "
         f"harmful prompts, {told['random suffix']} behind random suffixes, {told['suffix']} behind this one and "

@@ -5,7 +5,7 @@ from html import escape
 from statistics import median
 
 from refusal import svg
-from refusal.figures import percent
+from refusal.formats import percent, rate_text, share_text, whole_percent
 from refusal.report.section import Row, Section, Table
 from refusal.report.suffix_figures import values
 from refusal.statistics import Rate
@@ -54,13 +54,13 @@ def section(record: Row) -> Section:
     """Say what is left of refusal while less is ablated, and which small sets are enough."""
     refused, facts, n = record["facts"]["refused"], record["facts"], record["n"][0]
     found, labels = refused["found"], record["axes"]["ablated"]
-    parts = [f"{label.removesuffix(ONLY)} {_rate(found[label])}" for label in labels if label.endswith(ONLY)]
-    heads = [f"{label} {_rate(found[label])}" for label in labels if label.endswith("heads")]
-    where = [f"{label} {_rate(found[label])}" for label in labels if label.endswith(("tokens", "later"))]
+    parts = [f"{label.removesuffix(ONLY)} {share_text(found[label])}" for label in labels if label.endswith(ONLY)]
+    heads = [f"{label} {share_text(found[label])}" for label in labels if label.endswith("heads")]
+    where = [f"{label} {share_text(found[label])}" for label in labels if label.endswith(("tokens", "later"))]
     chance = min(refused["random"].values(), key=lambda one: one["rate"])
     said = [
-        f"Of {n} held-out harmful prompts the model refuses {_rate(found['nothing'])}, and with everything ablated "
-        f"{_rate(found['everything'])}. With only what one kind of part writes ablated, it refuses: "
+        f"Of {n} held-out harmful prompts the model refuses {share_text(found['nothing'])}, and with everything "
+        f"ablated {share_text(found['everything'])}. With only what one kind of part writes ablated, it refuses: "
         f"{', '.join(parts)}.",
         *(
             [f"With only what heads write, those that write most more on harmful prompts first: {', '.join(heads)}."]
@@ -68,7 +68,7 @@ def section(record: Row) -> Section:
         ),
         f"With only some places ablated: {', '.join(where)}.",
         *(_said_of_set(kind, one, found, facts) for kind, one in facts["sets"].items()),
-        f"With a random direction in its place, at least {_rate(chance)} are refused, whatever is ablated.",
+        f"With a random direction in its place, at least {share_text(chance)} are refused, whatever is ablated.",
         "A set that is enough is not the only one, and not shown to be needed: sets are grown greedily, and other "
         "parts may do the same. Refusals are those of the substring judge in answers of at most "
         f"{facts['max_new_tokens']} tokens.",
@@ -85,15 +85,15 @@ def _said_of_set(kind: str, one: Row, found: Mapping[str, Row], facts: Row) -> s
     searched, limit = f"{one['n']} other prompts", percent(facts["limit"])
     if not one["members"]:
         return (
-            f"No set of {kind} is enough: all {one['candidates']} together leave {_rate(one)} of {searched} likely to "
-            f"be refused, and fewer than {limit} would be asked for."
+            f"No set of {kind} is enough: all {one['candidates']} together leave {share_text(one)} of {searched} "
+            f"likely to be refused, and fewer than {limit} would be asked for."
         )
     held_out = found[f"smallest set of {kind}"]
     surely = "" if held_out["high"] < facts["limit"] else f", which is not surely below {limit}"
     said = (
         f"The smallest set of {kind} that was found has {len(one['members'])} of {one['candidates']}: "
-        f"{', '.join(one['members'])}. On the {searched} on which it was searched for, {_rate(one)} are likely to be "
-        f"refused; of the held-out ones {_rate(held_out)} are refused{surely}."
+        f"{', '.join(one['members'])}. On the {searched} on which it was searched for, {share_text(one)} are likely to "
+        f"be refused; of the held-out ones {share_text(held_out)} are refused{surely}."
     )
     if not one["others"]:
         return said
@@ -107,9 +107,9 @@ def _sets(sets: Mapping[str, Row], refused: Mapping[str, Mapping[str, Row]]) -> 
     rows = []
     for kind, one in sets.items():
         if one["members"]:
-            answers = [_rate(refused[vector][f"smallest set of {kind}"]) for vector in VECTORS]
+            answers = [share_text(refused[vector][f"smallest set of {kind}"]) for vector in VECTORS]
             rest = _range(one["others"]) if one["others"] else "–"
-            rows.append([kind, ", ".join(one["members"]), _rate(one), _rate(one["held out"]), rest, *answers])
+            rows.append([kind, ", ".join(one["members"]), share_text(one), share_text(one["held out"]), rest, *answers])
     head = [
         "Smallest set of",
         "members",
@@ -130,10 +130,13 @@ def _over_layers(record: Row, shares: Mapping[tuple[str, str], Sequence[float]])
         aside = 0.12 * (i - 1)
         marks.append(axes.line([(x + aside, y) for x, y in zip(names, shares["found", way], strict=True)], colour))
         for x, share in zip(names, shares["found", way], strict=True):
-            rate = Rate(round(share * n), n)
-            low, high = rate.interval
-            marks.append(axes.segment((x + aside, low), (x + aside, high), "whisker"))
-            marks.append(axes.mark((x + aside, share), f"{told}, layer {x}: {rate}", colour, shape=svg.SHAPES[i]))
+            rate = Rate(round(share * n), n).record("refused")
+            marks.append(axes.segment((x + aside, rate["low"]), (x + aside, rate["high"]), "whisker"))
+            marks.append(
+                axes.mark(
+                    (x + aside, share), f"{told}, layer {x}: {rate_text(rate, 'refused')}", colour, shape=svg.SHAPES[i]
+                )
+            )
     note = f"share of n = {n} harmful prompts, 95 % interval"
     return axes.picture("Likely to be refused, ablated only there", note, marks)
 
@@ -151,7 +154,7 @@ def _bars(rows: Mapping[str, Mapping[str, Row]], title: str, note: str) -> str:
     group = BAR * len(series) + GAP
     axes = Axes((0, 1), (0, len(rows)), height=group * len(rows) + 88, left=LEFT, right=22, bottom=36)
     marks = [
-        axes.vertical(x, "grid") + axes.text((x, 0), f"{100 * x:.0f} %", dy=16, anchor="middle")
+        axes.vertical(x, "grid") + axes.text((x, 0), whole_percent(x), dy=16, anchor="middle")
         for x in (0, 0.25, 0.5, 0.75, 1)
     ]
     for i, (label, by) in enumerate(rows.items()):
@@ -165,23 +168,18 @@ def _bars(rows: Mapping[str, Mapping[str, Row]], title: str, note: str) -> str:
             y = top + j * BAR
             marks.append(
                 f'<rect x="{start}" y="{y:.2f}" width="{max(end - start, 0.5):.2f}" height="{BAR - 1}" '
-                f'fill="var(--c{colour})"><title>{escape(f"{label}, {told}: {_rate(rate)}")}</title></rect>'
+                f'fill="var(--c{colour})"><title>{escape(f"{label}, {told}: {share_text(rate)}")}</title></rect>'
                 f'<line class="whisker" x1="{low}" x2="{high}" y1="{y + 4:.2f}" y2="{y + 4:.2f}"/>'
             )
     return axes.picture(title, note, [*marks, axes.vertical(0, "limit")])
 
 
 def _share(share: float, n: int) -> str:
-    low, high = Rate(round(share * n), n).interval
-    return f"{percent(share)} [{percent(low)}, {percent(high)}]"
+    return share_text(Rate(round(share * n), n).record("refused"))
 
 
 def _range(shares: Sequence[float]) -> str:
     return f"{percent(min(shares))} to {percent(max(shares))}"
-
-
-def _rate(rate: Row) -> str:
-    return f"{percent(rate['rate'])} [{percent(rate['low'])}, {percent(rate['high'])}]"
 
 
 def _listed(names: Sequence[str]) -> str:

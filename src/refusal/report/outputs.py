@@ -6,13 +6,13 @@ from typing import Any
 
 from refusal import svg
 from refusal.conditions import MAIN
-from refusal.figures import percent, rate_text, visible
+from refusal.formats import number, percent, rate_text, signed, visible
 from refusal.labels import label_of, name_of
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import bars, bars_key, values
-from refusal.report.words import rate_cell, signed
+from refusal.report.words import rate_cell
 from refusal.statistics.rates import Z95
-from refusal.svg import Axes, number
+from refusal.svg import Axes
 
 Cell = tuple[str, str]  # intervention, vector
 CLASSES = {"harmful": 1, "harmless": 0}  # and their colours

@@ -5,14 +5,13 @@ from typing import Any
 
 from refusal import figures
 from refusal.conditions import MAIN
-from refusal.figures import percent
 from refusal.findings import Findings, Row
+from refusal.formats import brief, coefficient_text, ends, extent, percent
 from refusal.labels import in_order, is_control, label_of, name_of
 from refusal.report.judges import agreement, further_judges
 from refusal.report.picture import Picture, picture
-from refusal.report.words import brief, ends, extent, rate_cell, signed
+from refusal.report.words import rate_cell
 from refusal.results import result_sets
-from refusal.svg import number
 
 GARBAGE = "incoherent"
 
@@ -42,7 +41,7 @@ def systems(results: Row) -> list[dict[str, str]]:
 
 def at(row: Row) -> str:
     """Return the coefficient of an addition, to stand behind its name."""
-    return f", c = {signed(row['coefficient'], '+g')}" if "coefficient" in row else ""
+    return f", {coefficient_text(row['coefficient'])}" if "coefficient" in row else ""
 
 
 def _table(name: str, rows: Mapping[str, Row], answers: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,4 +111,4 @@ def _overdone(rows: Mapping[str, Row], answers: Mapping[str, Any]) -> str:
 
 
 def _c(row: Row) -> str:
-    return f"c = {number(row['coefficient'])}".replace(" ", "\N{NO-BREAK SPACE}")
+    return coefficient_text(row["coefficient"]).replace(" ", "\N{NO-BREAK SPACE}")

@@ -3,11 +3,10 @@
 from typing import Any
 
 from refusal import svg
-from refusal.figures import percent, position_label
+from refusal.formats import number, percent, position_label, signed, whole_percent
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
-from refusal.report.words import minus, signed
-from refusal.svg import Axes, number
+from refusal.svg import Axes
 
 APART, WITHOUT = 0.95, 0.1  # the AUROC from which on classes are told apart; the effect under which there is hardly one
 WORDS = {"ablated": "takes away", "added": "brings about"}
@@ -31,14 +30,14 @@ def separability(record: Row) -> Section:
     said = [
         f"At layer {layer}, position {_label(record, at)}, the component along the direction is the larger one in "
         f"{percent(area)} of all pairs of a harmful and a harmless prompt (AUROC {area:.3f} [{low:.3f}, {high:.3f}], "
-        f"{n['harmful']} and {n['harmless']} held-out prompts). Of {drawn['draws']} random directions {_whole(0.95)} "
-        f"have one of {drawn['low'][at][layer]:.3f} to {drawn['high'][at][layer]:.3f}.",
+        f"{n['harmful']} and {n['harmless']} held-out prompts). Of {drawn['draws']} random directions "
+        f"{whole_percent(0.95)} have one of {drawn['low'][at][layer]:.3f} to {drawn['high'][at][layer]:.3f}.",
         *_said_of_candidates(record),
     ]
     figures = [_every_candidate(record), *(_over_layers(record, i) for i in range(len(record["axes"]["position"])))]
     band = (
         '<rect class="shade" x="-8" y="-6" width="16" height="12"/>',
-        f"{_whole(0.95)} of random directions (AUROC)",
+        f"{whole_percent(0.95)} of random directions (AUROC)",
     )
     lines = svg.key([*((svg.dot(colour, shape), NAMES[name]) for name, colour, shape in SCORED), band])
     marks = svg.key([(svg.dot(*_mark(i)), _label(record, i)) for i in range(len(record["axes"]["position"]))])
@@ -54,19 +53,20 @@ def _said_of_candidates(record: Row) -> list[str]:
     if good:
         weak = sum(row["ablated"] < WITHOUT for row in good)
         ends = {name: (min(row[name] for row in good), max(row[name] for row in good)) for name, _, _ in EFFECTS}
-        spans = {name: f"{minus(percent(low))} to {minus(percent(high))}" for name, (low, high) in ends.items()}
+        spans = {name: f"{percent(low)} to {percent(high)}" for name, (low, high) in ends.items()}
         said.append(
             f"{len(good)} of {len(rows)} candidates tell held-out prompts apart with an AUROC of {APART} or more. "
             f"Ablating one of them takes away {spans['ablated']} of refusal, and adding one brings about "
-            f"{spans['added']} ({_whole(1.0)} is the difference of the refusal metric between the two classes on "
-            f"validation prompts, {facts['n_val']['harmful']} and {facts['n_val']['harmless']})."
+            f"{spans['added']} ({whole_percent(1.0)} is the difference of the refusal metric between the two classes "
+            f"on validation prompts, {facts['n_val']['harmful']} and {facts['n_val']['harmless']})."
         )
         said.append(
-            f"{weak} of these take away less than {_whole(WITHOUT)}: prompts can be told apart there, but "
+            f"{weak} of these take away less than {whole_percent(WITHOUT)}: prompts can be told apart there, but "
             "refusal is not decided by it. A probe that tells prompts apart need not find what the model acts on; only "
             "interventions tell."
             if weak
-            else f"None of these takes away less than {_whole(WITHOUT)}: what tells prompts apart has an effect here."
+            else f"None of these takes away less than {whole_percent(WITHOUT)}: what tells prompts apart "
+            "has an effect here."
         )
     told = {
         name: signed(row["rho"], "+.2f") for name, row in facts["rank_correlation"].items() if row["rho"] is not None
@@ -88,7 +88,7 @@ def _table(record: Row) -> Any:
         if own:
             areas = f"{min(row['own'] for row in own):.3f} to {max(row['own'] for row in own):.3f}"
             effects = [
-                f"{minus(percent(min(row[name] for row in own)))} to {minus(percent(max(row[name] for row in own)))}"
+                f"{percent(min(row[name] for row in own))} to {percent(max(row[name] for row in own))}"
                 for name, _, _ in EFFECTS
             ]
             rows.append([_label(record, i), str(len(own)), areas, *effects])
@@ -120,10 +120,6 @@ def _mark(index: int) -> tuple[int, str]:
     return (5 + index // len(svg.SHAPES)) % svg.COLOURS, svg.SHAPES[index % len(svg.SHAPES)]
 
 
-def _whole(share: float) -> str:
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
-
-
 def _every_candidate(record: Row) -> str:
     """Draw of every candidate its AUROC and the effect of ablating it."""
     rows, facts = _candidates(record), record["facts"]
@@ -135,7 +131,7 @@ def _every_candidate(record: Row) -> str:
         point, place = (row["own"], row["ablated"]), (row["position"], row["layer"])
         low, high = facts["interval"]["own"][place[0]][place[1]]
         label = f"position {_label(record, row['position'])}, layer {row['layer']}"
-        told = f"{label}: AUROC {row['own']:.3f} [{low:.3f}, {high:.3f}], {minus(percent(row['ablated']))} of refusal"
+        told = f"{label}: AUROC {row['own']:.3f} [{low:.3f}, {high:.3f}], {percent(row['ablated'])} of refusal"
         colour, shape = _mark(row["position"])
         marks.append(axes.mark(point, told, colour, shape=shape))
         chosen = (
@@ -161,7 +157,7 @@ def _over_layers(record: Row, index: int) -> str:
             (x, value) for x, value in zip(layers, facts["effect"][name][index], strict=True) if value is not None
         ]
         marks.append(axes.line(points, colour))
-        marks += [axes.mark(p, f"layer {p[0]}, {name}: {minus(percent(p[1]))}", colour, shape=shape) for p in points]
+        marks += [axes.mark(p, f"layer {p[0]}, {name}: {percent(p[1])}", colour, shape=shape) for p in points]
     for name, colour, shape in AREAS:
         points = [*zip(layers, _areas(record, name)[index], strict=True)]
         marks.append(axes.line(points, colour))

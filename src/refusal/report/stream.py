@@ -1,10 +1,9 @@
 """What adding, subtracting and ablating does to the residual stream, as the page shows it (paper Figure 22)."""
 
 from refusal import svg
-from refusal.figures import percent
+from refusal.formats import percent, signed
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import Curve, extent, layered, layered_key, values
-from refusal.report.words import minus, signed
 
 # Class and intervention → colour; the curves of the paper's figure.
 CURVES = {
@@ -61,7 +60,7 @@ def _said(record: Row) -> list[str]:
         """The cosine, and how much of the way to the other class that is."""
         start, end = (at(each, "none", "found") for each in (name, "harmless" if name == "harmful" else "harmful"))
         moved = at(name, intervention, vector)
-        share = minus(percent((moved - start) / (end - start) if end != start else None))
+        share = percent((moved - start) / (end - start) if end != start else None)
         return (
             f"{signed(moved, '.2f')} ({share} of the way to {'harmless' if name == 'harmful' else 'harmful'} prompts)"
         )

@@ -6,7 +6,8 @@ from html import escape
 from typing import Any
 
 from refusal import svg
-from refusal.svg import Axes, number
+from refusal.formats import number
+from refusal.svg import Axes
 
 Row = Mapping[str, Any]
 COLOURS = {  # of the conditions, harmful and harmless as everywhere; the random suffix is a control, so grey

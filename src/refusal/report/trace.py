@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from refusal import svg
+from refusal.formats import minus, number, signed
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
 from refusal.report.text import visible
-from refusal.report.words import minus, signed
-from refusal.svg import Axes, number
+from refusal.svg import Axes
 
 LINES = {"harmful": 1, "harmless": 0, "bypassed": 2}  # and their colours
 CALLED = {

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from refusal import svg
-from refusal.figures import position_label, rate_text
+from refusal.formats import position_label, rate_text, signed
 from refusal.report.section import Row, Section, Table
-from refusal.report.words import signed
 from refusal.svg import Axes
 
 UNTOUCHED, RANDOM = "untouched", "random"

@@ -24,7 +24,7 @@ class Rate:
         return f"Rate({self})"
 
     def _repr_html_(self) -> str:
-        return display.card(str(self), {}, display.bar(self.rate, self.interval))
+        return display.card(str(self), {}, display.bar(self.rate, *self.interval))
 
     @property
     def rate(self) -> float:
