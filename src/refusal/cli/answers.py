@@ -46,10 +46,11 @@ def ask(
 
     quiet()
     chat = load_model(model, architecture=read_architecture(architecture))
-    asked: Any = (chat, prompt, asking.ways(chat, load_direction(direction), coefficient=coefficient, layer=layer))
+    how: Any = {"coefficient": coefficient, "layer": layer, "max_new_tokens": max_new_tokens}
+    steps = asking.answers(chat, prompt, load_direction(direction), **how)
     if sys.stdout.isatty() and not json:
-        return watch(asking.streamed(*asked, max_new_tokens=max_new_tokens), columns)
-    answers = asking.answers(*asked, max_new_tokens=max_new_tokens)
+        return watch(steps, columns)
+    *_, answers = steps
     show(answers, json, lambda: paragraphs(answers))
 
 
