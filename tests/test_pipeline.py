@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import small_runs
-from refusal import costs, evaluation, pipeline, records
+from refusal import costs, evaluation, organism, pipeline, records
 from refusal.checking import check_run
 from refusal.cli import main
 from refusal.conditions import MAIN, conditions, cost_conditions
@@ -25,6 +26,7 @@ from refusal.judges.read import read_completions
 from refusal.records import Journal, read_json, read_rows, write_json
 from refusal.report import write_report
 from refusal.results import SETS, summarize
+from refusal.stages import Stages
 from refusal.verdicts import read_verdicts
 from small_runs import artifacts, steps
 
@@ -143,6 +145,18 @@ def test_results_say_what_differs_what_it_costs_and_what_other_prompts_choose(bu
     assert results["draws"]["n"] == 1
     assert results["draws"]["cosine_same_place"]["mean"] > 0.9 > abs(results["draws"]["cosine_random"]["mean"])
     assert results["randoms"]["harmful"]["n"] == 2
+
+
+def test_the_run_records_which_matrices_an_edit_reaches_and_what_it_leaves(bundled_run):
+    found = read_json(bundled_run / "coverage.json")
+    unit = Direction.load(bundled_run / "direction.safetensors").unit.double()
+    stored = load_file(organism.checkpoint("chat") / "model.safetensors")
+    assert (found["complete"], found["exact"], len(found["writers"])) == (True, True, 1 + 2 * 10)
+    for row in found["writers"]:
+        matrix = stored[row["name"]].double()
+        written = matrix @ unit if "embed" in row["name"] else unit @ matrix
+        assert row["before"] == pytest.approx(float(written.norm() / matrix.norm()), rel=1e-5)
+        assert row["after"] < 1e-6
 
 
 def test_shuffled_labels_give_a_control_of_the_same_length(bundled_run):
@@ -354,6 +368,14 @@ def test_a_finished_run_does_nothing_again(place, monkeypatch):
     pipeline.run(small_runs.config(place))
     assert bodies == []
     assert artifacts(place / "run") == before
+
+
+def test_the_stages_that_are_planned_are_entered_in_their_order(place, monkeypatch):
+    entered = []
+    monkeypatch.setattr(Stages, "enter", lambda _, name, steps=1: entered.append(name))
+    monkeypatch.setattr(Stages, "skip", lambda _: None)
+    pipeline.run(small_runs.config(place))
+    assert entered == ["model", *pipeline.STAGES]
 
 
 def test_find_is_the_beginning_of_run(place, tmp_path):

@@ -24,6 +24,7 @@ from refusal.prompts import Prompt
 from refusal.records import value_hash, write_json, write_rows
 from refusal.study import Evaluation, Study
 from refusal.vectors import Vectors, inputs_of
+from refusal.weights import coverage
 
 
 def project(study: Study, direction: Direction) -> None:
@@ -46,6 +47,17 @@ def project(study: Study, direction: Direction) -> None:
         write_json(path, {**facts, **classes})
 
     study.step("project", [study.base, study.chosen], [path], body)
+
+
+def cover(study: Study, direction: Direction) -> None:
+    """Record which tensors an edit of the weights reaches, and what they write along the direction before and after."""
+    study.stages.enter("coverage")
+    path = study.run.folder / "coverage.json"
+
+    def body() -> None:
+        write_json(path, coverage(study.model, direction).record())
+
+    study.step("coverage", [study.base, study.chosen], [path], body)
 
 
 def complete(study: Study, vectors: Vectors, *, edited: ChatModel | None = None) -> None:

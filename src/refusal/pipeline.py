@@ -22,7 +22,7 @@ from refusal.weights import orthogonalize
 
 FINDING = ("prompts", "class means", "candidates")  # the stages that are shown
 MEASURING = ("controls", "other draws", "projections", "answers", "coefficients", "losses", "KL", "capabilities")
-STAGES = ("data", *FINDING, *MEASURING, "edited weights", "judges")
+STAGES = ("data", *FINDING, *MEASURING, "coverage", "edited weights", "judges")
 
 
 def run(config: RunConfig) -> Path:
@@ -54,6 +54,7 @@ def run(config: RunConfig) -> Path:
         costs.losses(study, vectors, corpora)
         costs.divergences(study, vectors)
         costs.capabilities(study, vectors)
+        evaluation.cover(study, direction)
         # The edit is made in place, so it comes after everything that needs the model as it is.
         evaluation.complete(study, vectors, edited=orthogonalize(study.model, direction, in_place=True))
         study.release()
