@@ -20,7 +20,8 @@ from refusal.formats import (
     shortened,
     whole_percent,
 )
-from refusal.labels import Row, in_order, label_of
+from refusal.labels import CLASSES, Row, in_order, label_of
+from refusal.results import rate_in
 from refusal.rule import (
     HIGH_KL,
     LATE_LAYER,
@@ -55,9 +56,12 @@ NARROWEST = 26  # points, of a cell with a number in it
 LONGEST = 14  # characters of a position's label
 
 
-def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refused") -> str:
-    """Draw a bar an intervention, with the whiskers of its 95 % interval. `measure` is "refused" or "exact"."""
-    bars = [(name, _bar_label(name, row), _cell(row, measure)) for name, row in rows if measure in row]
+def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refused", word: str = "") -> str:
+    """Draw a bar an intervention that has the measure (see `results.rate_in`), with the whiskers of its 95 % interval.
+
+    `word` is what the rate counts, where that is not what the measure is called.
+    """
+    bars = [(name, _bar_label(name, row), rate) for name, row in rows if (rate := rate_in(row, measure))]
     axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=158, right=54, top=28, bottom=30)
     marks = [
         axes.vertical(x, "grid") + axes.text((x, 0), whole_percent(x), dy=16, anchor="middle")
@@ -69,7 +73,7 @@ def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refuse
         marks += [
             axes.text((0, y), label, dx=-8, dy=4, anchor="end"),
             f'<rect x="{x1}" y="{top}" width="{x2 - x1:.2f}" height="{bottom - top:.2f}" rx="2" '
-            f'fill="var(--c{label_of(name).colour})"><title>{escape(f"{label}: {rate_text(cell, measure)}")}'
+            f'fill="var(--c{label_of(name).colour})"><title>{escape(f"{label}: {rate_text(cell, word or measure)}")}'
             "</title></rect>",
             axes.segment((cell["low"], y), (cell["high"], y), "whisker"),
             *(axes.segment((end, y - 0.14), (end, y + 0.14), "whisker") for end in (cell["low"], cell["high"])),
@@ -136,7 +140,7 @@ def runs_key(conditions: Sequence[str]) -> str:
 
 def projections(record: Row, *, layer: int) -> str:
     """Draw the component on the direction's unit vector over layers: mean ± one standard deviation of either set."""
-    sets = [(name, record[name], i) for name, i in (("harmful", 1), ("harmless", 0))]
+    sets = [(name, record[name], colour) for name, colour in CLASSES.items()]
     layers = record["layers"]
     bands = {name: list(zip(layers, row["mean"], row["sd"], strict=True)) for name, row, _ in sets}
     y = svg.padded(m + side * s for band in bands.values() for _, m, s in band for side in (-1, 1))
@@ -157,7 +161,7 @@ def projections(record: Row, *, layer: int) -> str:
 
 def projections_key() -> str:
     """Return the key to `projections`."""
-    return svg.key([(svg.dot(1, svg.SHAPES[1]), "harmful prompts"), (svg.dot(0), "harmless prompts")])
+    return svg.key([(svg.dot(colour, svg.SHAPES[colour]), f"{name} prompts") for name, colour in CLASSES.items()])
 
 
 def coefficients(record: Row, *, measure: str = "refused", further: Sequence[Row] = ()) -> str:
@@ -165,6 +169,7 @@ def coefficients(record: Row, *, measure: str = "refused", further: Sequence[Row
 
     `further` are rows of `results.json` with the direction at other coefficients, on all test prompts.
     """
+    added = label_of("addition").colour
     xs = [*record["coefficients"], *(row["coefficient"] for row in further)]
     low, high = min(0, *xs), max(0, *xs)
     axes = Axes((low, high if high > low else 1), (0, 1), right=22)
@@ -176,12 +181,13 @@ def coefficients(record: Row, *, measure: str = "refused", further: Sequence[Row
         title = f"{name}, {coefficient_text(x)}: {rate_text(cell, measure)}"
         return bar + axes.mark((x, cell["rate"] or 0.0), title, colour, shape=shape)
 
-    for name, colour, shape in (("random", svg.GREY, svg.SHAPES[1]), ("direction", 1, svg.SHAPES[0])):
+    for name, colour, shape in (("random", svg.GREY, svg.SHAPES[1]), ("direction", added, svg.SHAPES[0])):
         cells = [(r["coefficient"], r[measure]) for r in record[name] if measure in r]
         marks.append(axes.line([(x, cell["rate"]) for x, cell in cells], colour))
         marks += [point(name, x, cell, colour, shape) for x, cell in cells]
     for row in further:
-        marks.append(point("direction, all test prompts", row["coefficient"], _cell(row, measure), 4, svg.SHAPES[3]))
+        if cell := rate_in(row, measure):
+            marks.append(point("direction, all test prompts", row["coefficient"], cell, 4, svg.SHAPES[3]))
     what = "refused" if measure == "refused" else "answered exactly"
     title = f"Harmless prompts {what}, by coefficient"
     return axes.picture(title, "c · r added at the chosen layer; 95 % intervals", marks)
@@ -189,7 +195,8 @@ def coefficients(record: Row, *, measure: str = "refused", further: Sequence[Row
 
 def coefficients_key(*, further: bool = False) -> str:
     """Return the key to `coefficients`."""
-    marks = [(svg.dot(1), "the direction"), (svg.dot(svg.GREY, svg.SHAPES[1]), "a random direction of the same length")]
+    added, random = svg.dot(label_of("addition").colour), svg.dot(svg.GREY, svg.SHAPES[1])
+    marks = [(added, "the direction"), (random, "a random direction of the same length")]
     return svg.key([*marks, *([(svg.dot(4, svg.SHAPES[3]), "the direction, on all test prompts")] if further else [])])
 
 
@@ -218,11 +225,6 @@ def headline(results: Row) -> str:
 def _bar_label(name: str, row: Row) -> str:
     coefficient = row.get("coefficient", 1)  # the paper's, which needs no saying
     return label_of(name).short + (f", {coefficient_text(coefficient)}" if coefficient != 1 else "")
-
-
-def _cell(row: Row, measure: str) -> Row:
-    """Return a rate record: refusals are flat in their row, exactness is nested."""
-    return row if measure == "refused" else row[measure]
 
 
 def _height(value: Number | None, score: str) -> float:

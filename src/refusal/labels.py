@@ -1,4 +1,4 @@
-"""What conditions are called, in which colour and in which order they are shown. No torch."""
+"""What conditions and kinds of prompts are called, in which colour and in which order they are shown. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ from refusal.conditions import read_condition
 from refusal.svg import GREY
 
 Row = Mapping[str, Any]
+CLASSES = {"harmful": 1, "harmless": 0}  # the two kinds of prompts, and their colours
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,16 @@ def result_sets(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: results[name] for name in SETS if results.get(name)} | results.get("further", {})
 
 
+def rate_in(row: Mapping[str, Any], measure: str) -> Mapping[str, Any] | None:
+    """Return the rate of a measure in one intervention's row, if it has it: refusals are the row itself, others in it.
+
+    `measure` is "refused", "exact", or the name of a further judge.
+    """
+    if measure == "refused":
+        return row if measure in row else None
+    return row.get(measure) or row.get("judges", {}).get(measure)
+
+
 def table_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the result table as text, a row a set and intervention."""
     rows: list[dict[str, str]] = []

@@ -2,11 +2,11 @@
 
 from refusal import svg
 from refusal.formats import number, percent, signed
+from refusal.labels import CLASSES
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
 from refusal.svg import Axes
 
-CLASSES = {"harmful": 1, "harmless": 0}  # and their colours
 TITLES = {
     "chat": ("Chat model", "in its template"),
     "base": ("Base model", "nothing before it"),

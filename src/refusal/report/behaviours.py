@@ -1,9 +1,10 @@
 """How else the edited model behaves, as the page shows it (paper Figures 27 to 29): rates, and answers side by side."""
 
-from refusal.figures import rates
+from refusal import figures
 from refusal.formats import points, share_text, shortened, span
 from refusal.labels import name_of
 from refusal.report.section import Row, Section
+from refusal.results import rate_in
 
 CHANGED = {"ablation": "with the direction ablated", "random_ablation": "with a random one"}
 DONE = ("none", *CHANGED)
@@ -39,14 +40,14 @@ def section(record: Row) -> Section:
 def _said(name: str, kind: Row) -> str:
     """Say how many answers are right (else: refusals) and how many unchanged, under each intervention."""
     found, measure = kind["rates"], _measure(kind["rates"])
+    rates = {done: rate for done in DONE if (rate := rate_in(found[done], measure))}
     what = f"right ({kind['right']})" if measure == "right" else "refusals"
     moved = ", ".join(
-        f"{share_text(_cell(found[done], measure))} {words} ({_tested(kind['tests'][done])})"
-        for done, words in CHANGED.items()
+        f"{share_text(rates[done])} {words} ({_tested(kind['tests'][done])})" for done, words in CHANGED.items()
     )
     same = ", ".join(f"{share_text(found[done]['same'])} {words}" for done, words in CHANGED.items())
     return (
-        f"{_title(name)} ({found['none']['n']} prompts): {what} are {share_text(_cell(found['none'], measure))} of the "
+        f"{_title(name)} ({found['none']['n']} prompts): {what} are {share_text(rates['none'])} of the "
         f"answers without intervention, {moved}. Unchanged are {same}."
     )
 
@@ -61,18 +62,14 @@ def _figures(name: str, found: Row) -> list[str]:
     measure = _measure(found)
     rows, title = [(done, found[done]) for done in DONE], _title(name)
     return [
-        rates(rows, f"{title}: {'right' if measure == 'right' else 'refused'}", measure=measure),
-        rates(rows[1:], f"{title}: unchanged", measure="same"),
+        figures.rates(rows, f"{title}: {'right' if measure == 'right' else 'refused'}", measure=measure),
+        figures.rates(rows[1:], f"{title}: unchanged", measure="same"),
     ]
 
 
 def _measure(found: Row) -> str:
     """Return what counts: right answers where a rule can tell, else refusals."""
     return "right" if "right" in found["none"] else "refused"
-
-
-def _cell(row: Row, measure: str) -> Row:
-    return row if measure == "refused" else row[measure]
 
 
 def _title(name: str) -> str:

@@ -5,12 +5,12 @@ from math import sqrt
 
 from refusal import svg
 from refusal.formats import number, percent, signed
+from refusal.labels import CLASSES
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import bars, bars_key, values
 from refusal.statistics import Z95
 from refusal.svg import Axes
 
-CLASSES = (("harmful", 1), ("harmless", 0))  # and their colours
 APART = {"harmful − harmless": 2, "the same along a random direction": svg.GREY}
 KINDS = ("attention", "MLP")  # drawn over layers
 PARTS, HEADS = 10, 8  # shown as bars
@@ -37,7 +37,7 @@ def section(record: Row) -> Section:
             most = sorted(listed, key=lambda label: -abs(found[label][0]))[:count]
             rows = [(label, dict(zip(APART, (found[label], random[label]), strict=True))) for label in most]
             figures.append(bars(rows, f"{what} that differ most", "difference of means, 95 % interval", colours=APART))
-    keys = [svg.key([(svg.dot(c, svg.SHAPES[c]), f"{name} prompts, ± 1 sd") for name, c in CLASSES])]
+    keys = [svg.key([(svg.dot(c, svg.SHAPES[c]), f"{name} prompts, ± 1 sd") for name, c in CLASSES.items()])]
     keys.append(bars_key([*APART], colours=APART))
     title = "Which parts write the direction"
     return {"title": title, "said": said, "figures": figures, "key": "".join(keys), "table": None}
@@ -45,9 +45,9 @@ def section(record: Row) -> Section:
 
 def _apart(record: Row, vector: str) -> dict[str, Difference]:
     """Return of every component how much more it writes on harmful prompts, with half its interval's width."""
-    (a, s), (b, t) = (values(record, name, vector) for name, _ in CLASSES)
+    (a, s), (b, t) = (values(record, name, vector) for name in CLASSES)
     counts = dict(zip(record["axes"]["condition"], record["n"], strict=True))
-    n, m = (counts[name] for name, _ in CLASSES)
+    n, m = (counts[name] for name in CLASSES)
     return {
         label: (a[i] - b[i], Z95 * sqrt(s[i] ** 2 / n + t[i] ** 2 / m))
         for i, label in enumerate(record["axes"]["component"])
@@ -57,7 +57,7 @@ def _apart(record: Row, vector: str) -> dict[str, Difference]:
 def _of_sums(record: Row, wholes: Sequence[str]) -> str:
     sums = {
         (name, vector): sum(values(record, name, vector)[0][: len(wholes)])
-        for name, _ in CLASSES
+        for name in CLASSES
         for vector in ("found", "random")
     }
     told = {place: signed(value, "+.1f") for place, value in sums.items()}
@@ -99,7 +99,7 @@ def _over_layers(record: Row, kind: str) -> str:
     places = {
         each: [(i, int(label.split()[1])) for i, label in enumerate(labels) if _kind(label) == each] for each in KINDS
     }
-    curves = {(name, vector): values(record, name, vector) for name, _ in CLASSES for vector in ("found", "random")}
+    curves = {(name, vector): values(record, name, vector) for name in CLASSES for vector in ("found", "random")}
     every = [
         mean[i] + side * sd[i]
         for mean, sd in curves.values()
@@ -110,7 +110,7 @@ def _over_layers(record: Row, kind: str) -> str:
     last = max(layer for each in KINDS for _, layer in places[each])
     axes = Axes((0, max(last, 1)), svg.padded(every), width=360, height=250, right=22)
     marks = [axes.scales(svg.whole_ticks(last), svg.ticks(*axes.y), x_name="layer"), axes.horizontal(0, "limit", "0")]
-    for name, colour in CLASSES:
+    for name, colour in CLASSES.items():
         n = record["n"][record["axes"]["condition"].index(name)]
         mean, sd = curves[name, "found"]
         points = [(layer, mean[i], sd[i]) for i, layer in places[kind]]

@@ -6,12 +6,12 @@ from typing import Any
 
 from refusal import svg
 from refusal.formats import number, percent, position_label, signed
+from refusal.labels import CLASSES
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
 from refusal.svg import Axes
 
-CLASSES = (("harmful", 1), ("harmless", 0))  # and their colours
-KEY_CLASSES = [(svg.dot(colour, svg.SHAPES[colour]), f"{name} prompts") for name, colour in CLASSES]
+KEY_CLASSES = [(svg.dot(colour, svg.SHAPES[colour]), f"{name} prompts") for name, colour in CLASSES.items()]
 GREY_LINE = '<path class="line" stroke="var(--c7)" d="M-9 0H9"/>'
 CLOSE = 0.5  # of squared cosine: more than half of the direction
 
@@ -20,7 +20,7 @@ def projections(record: Row) -> Section:
     """Say how far the classes lie apart along the direction, and draw it at every position and layer."""
     facts, counts = record["facts"], dict(zip(record["axes"]["condition"], record["n"], strict=True))
     chosen = str(facts["position"]), str(facts["layer"])
-    told = {name: "{} ± {}".format(*map(number, _at(record, name, "found", *chosen))) for name, _ in CLASSES}
+    told = {name: "{} ± {}".format(*map(number, _at(record, name, "found", *chosen))) for name in CLASSES}
     apart = {vector: _apart(record, vector, *chosen) for vector in record["axes"]["vector"]}
     shared = {vector: percent(_shared(bins, counts)) for vector, bins in facts["histogram"].items()}
     every = [(p, layer) for p in record["axes"]["position"] for layer in record["axes"]["layer"]]
@@ -112,7 +112,7 @@ def _at(record: Row, name: str, vector: str, position: str, layer: str) -> tuple
 
 def _apart(record: Row, vector: str, position: str, layer: str) -> float:
     """Return Cohen's d: the difference of the means, in standard deviations inside a class."""
-    (a, s), (b, t) = (_at(record, name, vector, position, layer) for name, _ in CLASSES)
+    (a, s), (b, t) = (_at(record, name, vector, position, layer) for name in CLASSES)
     spread = sqrt((s * s + t * t) / 2)
     return (a - b) / spread if spread > 1e-6 * hypot(a, b) else 0.0  # the same token: nothing but rounding
 
@@ -128,7 +128,7 @@ def _over_layers(record: Row, position: str) -> str:
     facts, layers = record["facts"], [*map(int, record["axes"]["layer"])]
     every = [
         row
-        for name, _ in CLASSES
+        for name in CLASSES
         for vector in record["axes"]["vector"]
         for p in record["axes"]["position"]
         for row in zip(*values(record, name, vector, p), strict=True)
@@ -138,9 +138,9 @@ def _over_layers(record: Row, position: str) -> str:
     marks = [axes.scales(svg.whole_ticks(layers[-1]), svg.ticks(*y), x_name="layer")]
     chosen = int(position) == facts["position"]
     marks += [axes.vertical(facts["layer"], "base")] if chosen else []
-    for name, _ in CLASSES:
+    for name in CLASSES:
         marks.append(axes.line([*enumerate(values(record, name, "random", position)[0])], svg.GREY))
-    for (name, colour), n in zip(CLASSES, record["n"], strict=True):
+    for (name, colour), n in zip(CLASSES.items(), record["n"], strict=True):
         points = [*zip(layers, *values(record, name, "found", position), strict=True)]
         marks += [axes.band(points, colour), axes.line([(x, m) for x, m, _ in points], colour)]
         for x, mean, sd in points:
@@ -153,16 +153,16 @@ def _over_layers(record: Row, position: str) -> str:
 def _histogram(bins: Row, counts: Mapping[str, int], title: str) -> str:
     """Draw the share of either class's prompts in every bin, one over the other."""
     edges: Sequence[float] = bins["edges"]
-    shares = {name: [k / counts[name] for k in bins[name]] for name, _ in CLASSES}
+    shares = {name: [k / counts[name] for k in bins[name]] for name in CLASSES}
     highest = 1.06 * max(share for row in shares.values() for share in row)
     axes = Axes((edges[0], edges[-1]), (0, highest), width=340, height=230, right=22)
     marks = [axes.scales(svg.ticks(*axes.x), svg.ticks(*axes.y), x_name="component along it", share=True)]
-    for name, colour in CLASSES:
+    for name, colour in CLASSES.items():
         for share, k, start, end in zip(shares[name], bins[name], edges, edges[1:], strict=False):
             told = f"{name}, {number(start)} to {number(end)}: {k} of {counts[name]}"
             paint = f'fill="var(--c{colour})" fill-opacity="0.65"'
             marks += [axes.cell((start, 0), (end, share), told, paint)] if k else []
-    n = ", ".join(f"{counts[name]} {name}" for name, _ in CLASSES)
+    n = ", ".join(f"{counts[name]} {name}" for name in CLASSES)
     return axes.picture(title, f"share of prompts; n = {n}", marks)
 
 
@@ -185,7 +185,7 @@ def _scatter(record: Row) -> str:
     axes = Axes(x, y, width=frame.width, height=frame.height, right=frame.right)
     share = [percent(value) for value in facts["explained"][:2]]
     marks = [axes.scales(svg.ticks(*x), svg.ticks(*y), x_name=f"first component ({share[0]} of variance)")]
-    for name, colour in CLASSES:
+    for name, colour in CLASSES.items():
         for i, point in enumerate(points[name]):
             told = f"{name}, prompt {i + 1}: {number(point[0])}, {number(point[1])}"
             marks.append(axes.mark((point[0], point[1]), told, colour, shape=svg.SHAPES[colour]))

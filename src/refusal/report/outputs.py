@@ -7,7 +7,7 @@ from typing import Any
 from refusal import svg
 from refusal.conditions import MAIN
 from refusal.formats import number, percent, rate_text, signed, visible
-from refusal.labels import label_of, name_of
+from refusal.labels import CLASSES, label_of, name_of
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import bars, bars_key, values
 from refusal.report.words import rate_cell
@@ -15,7 +15,6 @@ from refusal.statistics.rates import Z95
 from refusal.svg import Axes
 
 Cell = tuple[str, str]  # intervention, vector
-CLASSES = {"harmful": 1, "harmless": 0}  # and their colours
 MOST, LEAST = 10, 0.005  # tokens shown of a class, and the probability below which none is
 LONGEST = 12  # characters of a token at its bars
 

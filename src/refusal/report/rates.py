@@ -11,7 +11,7 @@ from refusal.labels import in_order, is_control, label_of, name_of
 from refusal.report.judges import agreement, further_judges
 from refusal.report.picture import Picture, picture
 from refusal.report.words import rate_cell
-from refusal.results import result_sets
+from refusal.results import rate_in, result_sets
 
 GARBAGE = "incoherent"
 
@@ -53,7 +53,7 @@ def _table(name: str, rows: Mapping[str, Row], answers: Mapping[str, Any]) -> di
             "note": label_of(key).note,
             "control": is_control(key, row),
             "refused": rate_cell(row, "refused"),
-            "exact": rate_cell(row["exact"], "exact") if "exact" in row else None,
+            "exact": rate_cell(rate, "exact") if (rate := rate_in(row, "exact")) else None,
         }
         for key, row in listed
     ]
@@ -73,19 +73,13 @@ def _table(name: str, rows: Mapping[str, Row], answers: Mapping[str, Any]) -> di
 
 
 def _bars(listed: list[tuple[str, Row]], title: str, measure: str) -> Picture:
-    return rates_picture([(key, row, name_of(key)) for key, row in listed], title, measure)
-
-
-def rates_picture(listed: list[tuple[str, Row, str]], title: str, measure: str) -> Picture:
-    """Draw a bar a row (condition, row, name) with its numbers."""
-    cells = [(name, row, row if measure == "refused" else row.get(measure, {})) for _, row, name in listed]
     data = [
-        (name, row.get("coefficient"), *(cell[key] for key in (measure, "n", "rate", "low", "high")))
-        for name, row, cell in cells
-        if measure in cell
+        (name_of(key), row.get("coefficient"), *(rate[key] for key in (measure, "n", "rate", "low", "high")))
+        for key, row in listed
+        if (rate := rate_in(row, measure))
     ]
     head = ("intervention", "coefficient", measure, "n", "rate", "95 % low", "95 % high")
-    return picture(figures.rates([(key, row) for key, row, _ in listed], title, measure=measure), head, data)
+    return picture(figures.rates(listed, title, measure=measure), head, data)
 
 
 def _overdone(rows: Mapping[str, Row], answers: Mapping[str, Any]) -> str:

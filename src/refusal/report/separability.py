@@ -4,13 +4,17 @@ from typing import Any
 
 from refusal import svg
 from refusal.formats import number, percent, position_label, signed, whole_percent
+from refusal.labels import label_of
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
 from refusal.svg import Axes
 
 APART, WITHOUT = 0.95, 0.1  # the AUROC from which on classes are told apart; the effect under which there is hardly one
 WORDS = {"ablated": "takes away", "added": "brings about"}
-EFFECTS = (("ablated", 3, svg.SHAPES[1]), ("added", 6, svg.SHAPES[2]))
+EFFECTS = (
+    ("ablated", label_of("ablation").colour, svg.SHAPES[1]),
+    ("added", label_of("addition").colour, svg.SHAPES[2]),
+)
 AREAS = (("own", 2, svg.SHAPES[0]), ("found", 4, svg.SHAPES[3]))
 SCORED = [*AREAS, *EFFECTS]
 NAMES = {

@@ -2,13 +2,15 @@
 
 from refusal import svg
 from refusal.formats import percent, signed
+from refusal.labels import CLASSES
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import Curve, extent, layered, layered_key, values
 
-# Class and intervention → colour; the curves of the paper's figure.
+# Class and intervention → colour; the curves of the paper's figure. Where both kinds of prompts are, interventions
+# cannot have their own colours, which are the same two.
 CURVES = {
-    ("harmful", "none"): 1,
-    ("harmless", "none"): 0,
+    ("harmful", "none"): CLASSES["harmful"],
+    ("harmless", "none"): CLASSES["harmless"],
     ("harmful", "ablation"): 2,
     ("harmful", "subtraction"): 4,
     ("harmless", "addition"): 6,

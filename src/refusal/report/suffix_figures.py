@@ -7,17 +7,12 @@ from typing import Any
 
 from refusal import svg
 from refusal.formats import number
+from refusal.labels import CLASSES
 from refusal.svg import Axes
 
 Row = Mapping[str, Any]
-COLOURS = {  # of the conditions, harmful and harmless as everywhere; the random suffix is a control, so grey
-    "harmful": 1,
-    "random suffix": svg.GREY,
-    "suffix": 2,
-    "permuted suffix": 4,
-    "suffix first": 6,
-    "harmless": 0,
-}
+# Of the conditions; the random suffix is a control, so grey.
+COLOURS = CLASSES | {"random suffix": svg.GREY, "suffix": 2, "permuted suffix": 4, "suffix first": 6}
 BANDS = ("harmful", "random suffix", "suffix", "harmless")  # those of the paper's figure; the others are lines only
 BAR, GAP = 9, 8  # points, of one bar and between groups
 

@@ -5,12 +5,13 @@ from html import escape
 
 from refusal import svg
 from refusal.formats import minus, number, signed
+from refusal.labels import CLASSES
 from refusal.report.section import Row, Section
 from refusal.report.suffix_figures import values
 from refusal.report.text import visible
 from refusal.svg import Axes
 
-LINES = {"harmful": 1, "harmless": 0, "bypassed": 2}  # and their colours
+LINES = {**CLASSES, "bypassed": 2}  # and their colours
 CALLED = {
     "harmful": "harmful prompts and the model's own answers",
     "harmless": "harmless prompts and the model's own answers",

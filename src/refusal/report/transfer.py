@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from refusal import svg
 from refusal.formats import position_label, rate_text, signed
+from refusal.labels import CLASSES
 from refusal.report.section import Row, Section, Table
 from refusal.svg import Axes
 
 UNTOUCHED, RANDOM = "untouched", "random"
 SHORT = {UNTOUCHED: "none"}  # at the head of a narrow column
-CHANGES = {"ablated": ("harmful", 1), "added": ("harmless", 0)}  # whose answers they are, and their colour
+CHANGES = {"ablated": "harmful", "added": "harmless"}  # whose answers they are
 TITLES = {"ablated": "Refused, with the direction ablated", "added": "Refused, with the direction added"}
 ABOVE, BELOW = 2, 3  # colours of cosines on either side of 0
 DARKEST = 0.62  # so that the number in a cell can be read
@@ -153,7 +154,7 @@ def _alike(facts: Row) -> list[str]:
 
 def _matrix(record: Row, change: str) -> str:
     """Draw refusal rates: targets down, directions across, controls first."""
-    kind, colour = CHANGES[change]
+    kind, colour = CHANGES[change], CLASSES[CHANGES[change]]
     vectors = sorted(record["axes"]["vector"], key=lambda vector: vector not in (UNTOUCHED, RANDOM))
     rates, impossible = record["facts"]["rates"], record["facts"]["impossible"]
 
@@ -230,8 +231,7 @@ def _key() -> str:
     swatch = '<rect x="-8" y="-6" width="16" height="12" fill="var(--c{})" fill-opacity="0.62"/>'
     return svg.key(
         [
-            (swatch.format(1), "harmful prompts refused"),
-            (swatch.format(0), "harmless prompts refused"),
+            *((swatch.format(colour), f"{name} prompts refused") for name, colour in CLASSES.items()),
             ('<rect class="ring" x="-8" y="-5" width="16" height="10" rx="2"/>', "the direction works"),
         ]
     )
