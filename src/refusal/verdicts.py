@@ -52,6 +52,12 @@ class Verdict:
         return {"verdict": self.word, "raw": self.raw}
 
 
+def rank(judge: str) -> tuple[int, str]:
+    """Return a judge's place: the paper's first, then ours in the order in which they are documented, then others."""
+    known = [*COUNTED]
+    return (known.index(judge) if judge in known else len(known), judge)
+
+
 def rate_of(verdicts: Iterable[Verdict], word: Word) -> Rate:
     """Count one word; "undetermined" is counted apart and never stands in n."""
     return count(None if verdict.word == "undetermined" else verdict.word == word for verdict in verdicts)
