@@ -20,6 +20,7 @@ from refusal.mechanism.relatives import why_not
 from refusal.model import load_model
 from refusal.organism import checkpoint
 from refusal.report.base_and_chat import section
+from refusal.report.measured import Measured
 
 PROMPTS = {"harmful": tiny.PROMPTS[:3], "harmless": tiny.PROMPTS[3:]}
 # Grouped queries, parallel blocks, experts, norms behind sublayers, Conv1D, a state space.
@@ -145,7 +146,7 @@ def test_the_bundled_direction_parts_the_classes_more_than_chance_and_a_random_o
 
 
 def test_the_section_says_the_records_numbers(measured):
-    shown = section(measured.record())
+    shown = section(Measured.read(measured.record()))
     text = " ".join(shown["said"])
     mean = measured.at("harmful", "base", "found")[7]
     assert f"{mean:.2f} ± {measured.sd_at('harmful', 'base', 'found')[7]:.2f} and" in text
@@ -158,7 +159,7 @@ def test_the_section_says_the_records_numbers(measured):
     assert shown["figures"][0].count("<title>") == 2 * 11
     record = measured.record()
     record["facts"]["chance"]["largest difference"]["base"] = [1.0] * 11  # no direction of the data's, then
-    assert "not shown to be more than chance" in " ".join(section(record)["said"])
+    assert "not shown to be more than chance" in " ".join(section(Measured.read(record))["said"])
 
 
 def test_the_bundled_model_has_its_own_base_and_any_other_the_one_that_is_named():

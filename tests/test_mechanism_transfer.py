@@ -33,6 +33,7 @@ from refusal.mechanism.transfer import compare
 from refusal.model import load_model
 from refusal.prompts import Prompt, PromptSet, load_prompts
 from refusal.refusal_tokens import RefusalTokens
+from refusal.report.measured import Measured
 from refusal.report.transfer import section, works
 from refusal.rule import Limits
 from refusal.statistics import count
@@ -325,7 +326,7 @@ def test_the_bundled_direction_works_in_the_other_language_and_random_ones_work_
 
 
 def test_the_section_says_where_it_works_and_the_matrix_every_rate(carried):
-    shown = section(carried.record())
+    shown = section(Measured.read(carried.record()))
     text = " ".join(shown["said"])
     assert "the direction of chat works on 1 of 1 sides when it is ablated, and on 1 of 1 when it is added" in text
     assert "that of chat in 2 of 2 (chat and chat B); that of noise in 0 of 2" in text
@@ -358,7 +359,11 @@ def test_the_section_tells_what_has_no_rate(carried):
     rates["chat B"]["added"]["chat"] = {"refused": 0, "n": 0, "rate": None, "low": 0.0, "high": 1.0, "undetermined": 16}
     del rates["chat B"]["added"]["noise"]
     facts = {**record["facts"], "rates": rates, "impossible": {"chat": {}, "chat B": {"noise": "the <width> is 3"}}}
-    shown = section({**record, "facts": {**facts, "without a direction": {"base": "Nothing (0) was left. Give more."}}})
+    shown = section(
+        Measured.read(
+            {**record, "facts": {**facts, "without a direction": {"base": "Nothing (0) was left. Give more."}}}
+        )
+    )
     text = " ".join(shown["said"])
     assert "On chat nothing is refused, so there is nothing to take away." in text
     assert "count in no rate: 16 of 16 in chat B with chat added." in text

@@ -6,6 +6,7 @@ import pytest
 
 from refusal.errors import BadRunFolder
 from refusal.report.behaviours import section
+from refusal.report.measured import Measured
 from refusal.report.sections import section_of
 from refusal.statistics import count, mcnemar
 
@@ -43,23 +44,25 @@ def record() -> dict:
             {"none": 10, "ablation": 9, "random_ablation": 10}, {"none": 20, "ablation": 18, "random_ablation": 20}
         ),
     }
-    return {"format": 1, "name": "behaviours", "axes": {}, "facts": {"layer": 3, "seed": 0, "asked": kinds}}
+    empty = {"axes": {"condition": []}, "mean": [], "sd": [], "n": []}
+    return {"format": 1, "name": "behaviours", **empty, "facts": {"layer": 3, "seed": 0, "asked": kinds}}
 
 
 def test_every_rate_is_said_with_its_test_and_its_control():
-    refuse, repeat, last = (text.replace("\N{NO-BREAK SPACE}", " ") for text in section(record())["said"])
+    said = section(Measured.read(record()))["said"]
+    refuse, repeat, last = (text.replace("\N{NO-BREAK SPACE}", " ") for text in said)
     assert refuse.startswith(
-        "Asked to refuse (20 prompts): right (a plain no) are 100.0 % [83.9 % to 100.0 %] of the answers without"
+        "Asked to refuse (20 prompts): right (a plain no) are 100.0 % [83.9 %, 100.0 %] of the answers without"
     )
-    assert "10.0 % [2.8 % to 30.1 %] with the direction ablated (−90.0 points, p = 8e-06)" in refuse
-    assert "95.0 % [76.4 % to 99.1 %] with a random one (no difference shown: " in refuse
-    assert "Unchanged are 5.0 % [0.9 % to 23.6 %] with the direction ablated, 75.0 %" in refuse
+    assert "10.0 % [2.8 %, 30.1 %] with the direction ablated (−90.0 points, p = 8e-06)" in refuse
+    assert "95.0 % [76.4 %, 99.1 %] with a random one (no difference shown: " in refuse
+    assert "Unchanged are 5.0 % [0.9 %, 23.6 %] with the direction ablated, 75.0 %" in refuse
     assert repeat.startswith("Asked to repeat a refusal (20 prompts): refusals are 50.0 %")
     assert "not corrected" in last
 
 
 def test_every_kind_is_drawn_and_its_answers_shown():
-    made = section(record())
+    made = section(Measured.read(record()))
     assert len(made["figures"]) == 4
     assert "ablation: 2/20 = 10.0" in made["figures"][0]
     assert "ablation: 1/20 = 5.0" in made["figures"][1]

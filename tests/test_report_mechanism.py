@@ -10,6 +10,7 @@ from refusal.errors import BadRunFolder
 from refusal.records import write_json
 from refusal.report import suffix_figures as drawn
 from refusal.report import write_report
+from refusal.report.measured import Measured
 from refusal.report.mechanism import suffixes
 from refusal.report.notebook import show
 from refusal.statistics import count
@@ -29,7 +30,7 @@ def measured(axes, value):
 
     labels = [*axes.values()]
     arrays = {"mean": array([], labels, 1), "sd": array([], labels, 0.1)}
-    return {"format": 1, "name": "made up", "axes": axes, **arrays, "n": [9] * len(labels[0]), "facts": {}}
+    return {"format": 1, "name": "made up", "axes": axes, **arrays, "n": [9] * len(labels[0]), "facts": {"layer": 2}}
 
 
 def record(suffix="a <b> c"):
@@ -103,15 +104,15 @@ def test_the_table_holds_every_rate_and_cosine(run):
 
 
 def test_figures_are_strict_and_tell_every_number():
-    made = record()
-    lines = drawn.over_layers(made["cosines"])
+    near = Measured.read(record()["cosines"])
+    lines = drawn.over_layers(near)
     told = re.findall("<title>(.*?)</title>", lines)
     assert len(told) == len(CONDITIONS) * len(LAYERS)
     assert "suffix, layer 2: 0.1 ± 0.01 (n = 9)" in told
     assert "harmless, layer final: 0.075 ± 0.0075 (n = 9)" in told
     bars = drawn.bars([("H0.1", {"harmful": (3.0, 0.5), "suffix": (-1.5, 0.25)})], "title", "note")
     assert re.findall("<title>(.*?)</title>", bars) == ["H0.1, harmful: 3 ± 0.5", "H0.1, suffix: −1.5 ± 0.25"]
-    for picture in (lines, bars, drawn.over_layers_key(made["cosines"]), drawn.bars_key(["harmful"])):
+    for picture in (lines, bars, drawn.over_layers_key(near), drawn.bars_key(["harmful"])):
         ElementTree.fromstring(picture)
     widths = [float(x) for x in re.findall(r'<rect x="[\d.]+" y="[\d.]+" width="([\d.]+)"', bars)]
     assert widths[0] == pytest.approx(2 * widths[1], rel=1e-2)

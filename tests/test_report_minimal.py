@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from refusal.report.measured import Measured
 from refusal.report.minimal import layers, section
 from refusal.statistics import Rate
 
@@ -58,7 +59,7 @@ def plain(texts) -> str:
 
 
 def test_layers_that_are_enough_are_said_with_their_interval_and_control():
-    found = layers(LAYERS)
+    found = layers(Measured.read(LAYERS))
     said = plain(found["said"])
     assert "Without ablation 95.0 % [76.4 %, 99.1 %] of 20 held-out harmful prompts are likely to be refused" in said
     assert "it is 10.0 % [2.8 %, 30.1 %] at best, at layer 1, and less than half at 2 of 3 layers (1, 2)." in said
@@ -70,7 +71,7 @@ def test_layers_that_are_enough_are_said_with_their_interval_and_control():
 
 
 def test_what_is_left_is_said_for_every_restriction(record):
-    found = section(record)
+    found = section(Measured.read(record))
     said = plain(found["said"])
     assert "the model refuses 100.0 % [83.9 %, 100.0 %], and with everything ablated 5.0 % [0.9 %, 23.6 %]." in said
     assert "it refuses: embedding 100.0 % [83.9 %, 100.0 %], MLP 10.0 % [2.8 %, 30.1 %]." in said
@@ -88,7 +89,7 @@ def test_what_is_left_is_said_for_every_restriction(record):
 
 
 def test_figures_have_a_bar_for_every_restriction_and_one_for_a_set_that_grew(record):
-    bars, growth = section(record)["figures"]
+    bars, growth = section(Measured.read(record))["figures"]
     told = plain(re.findall("<title>(.*?)</title>", bars))
     assert "MLP only, the direction: 10.0 % [2.8 %, 30.1 %]" in told
     assert "MLP only, a random direction: 85.0 %" in told
@@ -105,7 +106,7 @@ def test_where_no_set_is_enough_that_is_said_and_no_row_is_shown(record):
         del by["smallest set of parts"]
     record["axes"]["ablated"].remove("smallest set of parts")
     record["facts"]["sets"]["parts"] = none
-    found = section(record)
+    found = section(Measured.read(record))
     assert "No set of parts is enough: all 9 together leave 75.0 % [59.8 %, 85.8 %] of 40 other" in plain(found["said"])
     assert len(found["figures"]) == 1
     assert [row[0] for row in found["table"]["rows"]] == ["layers"]
@@ -113,6 +114,6 @@ def test_where_no_set_is_enough_that_is_said_and_no_row_is_shown(record):
 
 def test_a_set_of_all_there_is_has_no_others_to_be_held_against(record):
     record["facts"]["sets"]["layers"]["others"] = []
-    found = section(record)
+    found = section(Measured.read(record))
     assert found["table"]["rows"][0][4] == "–"
     assert "other sets" not in plain(found["said"][3:4])

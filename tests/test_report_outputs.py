@@ -9,6 +9,7 @@ import run_folder
 from refusal.errors import BadRunFolder
 from refusal.records import write_json
 from refusal.report import write_report
+from refusal.report.measured import Measured
 from refusal.report.notebook import show
 from refusal.report.outputs import first_tokens, metrics
 from refusal.report.sections import section_of
@@ -72,7 +73,7 @@ def metrics_record() -> dict:
 
 
 def test_first_tokens_are_said_and_drawn_with_their_intervals():
-    found = first_tokens(tokens_record())
+    found = first_tokens(Measured.read(tokens_record()))
     said = " ".join(found["said"]).replace(SPACE, " ")
     assert "Answers to 25 harmful prompts begin most likely with “I” (80.0 %), “␣<b>” (10.0 %), “Sure” (5.0 %)." in said
     assert "Answers to 25 harmless prompts begin most likely with “Sure” (70.0 %), “I” (10.0 %)." in said
@@ -90,7 +91,7 @@ def test_first_tokens_are_said_and_drawn_with_their_intervals():
 
 
 def test_the_metrics_sides_are_said_with_intervals_and_every_cell_has_its_row():
-    found = metrics(metrics_record())
+    found = metrics(Measured.read(metrics_record()))
     said = " ".join(found["said"]).replace(SPACE, " ")
     assert "lie 20/25 = 80.0 % [60.9 %, 91.1 %] of the harmful prompts; below it lie 20/25" in said
     assert "With the direction ablated, 5/25 = 20.0 % [8.9 %, 39.1 %] of the harmful prompts lie above 0" in said
@@ -109,7 +110,7 @@ def test_the_metrics_sides_are_said_with_intervals_and_every_cell_has_its_row():
 
 
 def test_a_histogram_has_the_height_of_its_shares():
-    plain, ablated, *_ = metrics(metrics_record())["figures"]
+    plain, ablated, *_ = metrics(Measured.read(metrics_record()))["figures"]
 
     def heights(picture: str) -> list[float]:
         """Of the harmful prompts' steps: how high each lies over the lowest."""

@@ -6,8 +6,8 @@ from statistics import median
 
 from refusal import svg
 from refusal.formats import minus, position_label, shortened, signed
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section, Table
-from refusal.report.suffix_figures import values
 from refusal.svg import Axes
 
 CHOSEN, HALVES = (3, svg.SHAPES[3]), (2, svg.CIRCLE)  # colour and shape
@@ -17,10 +17,10 @@ MARGIN, LONGEST = 104, 16  # points and characters, for the positions' labels
 Place = tuple[int, int]  # indices of position and layer
 
 
-def agreement(record: Row) -> Section:
+def agreement(record: Measured) -> Section:
     """Say how well other prompts find the same candidate, and how like the chosen one the others are."""
-    facts, n = record["facts"], dict(zip(record["axes"]["condition"], record["n"], strict=True))
-    at = _chosen(record)
+    facts, n = record.facts, record.n
+    at = record.place
     told = {name: "{} ± {}".format(*(signed(x, ".3f") for x in _at(record, name, at))) for name in n}
     sizes = " and ".join(f"{count // 2} {name}" for name, count in facts["prompts"].items())
     floor, spread = _at(record, "halves", at)
@@ -50,15 +50,15 @@ def agreement(record: Row) -> Section:
         ('<rect class="band" fill="var(--c7)" x="-8" y="-6" width="16" height="12"/>', "classes mixed up, ± 1 sd"),
         (svg.stroke("base"), "random directions, ± 2/√d"),
     ]
-    figures = [_over_layers(record, i) for i in range(len(record["axes"]["position"]))]
+    figures = [_over_layers(record, i) for i in range(len(record.axes["position"]))]
     title = "How well candidates agree"
     return {"title": title, "said": said, "figures": figures, "key": svg.key(keys), "table": _table(record)}
 
 
-def candidate_cosines(record: Row) -> Section:
+def candidate_cosines(record: Measured) -> Section:
     """Say how alike candidates are inside a position and between positions, and draw all cosines."""
-    random, cosines = record["facts"]["random"], record["mean"][0]
-    positions, layers = (range(len(record["axes"][axis])) for axis in ("position", "layer"))
+    random, cosines = record.facts["random"], record.mean[0]
+    positions, layers = (range(len(record.axes[axis])) for axis in ("position", "layer"))
     inside = [cosines[p][i][p][j] for p in positions for i in layers for j in range(i)]
     between = {(p, q): [cosines[p][i][q][i] for i in layers] for p in positions for q in range(p)}
     told = [_spread(values) for values in (inside, [x for row in between.values() for x in row])]
@@ -67,7 +67,7 @@ def candidate_cosines(record: Row) -> Section:
         f"positions have cosines of {told[1]}. Among as many random directions they are {signed(random['mean'], '.3f')}"
         f" ± {random['sd']:.3f} ({signed(random['min'], '.2f')} to {signed(random['max'], '.2f')})."
     ]
-    layer = record["facts"]["layer"]
+    layer = record.facts["layer"]
     pairs = sorted((row[layer], pair) for pair, row in between.items() if row[layer] is not None)
     if pairs:
         (low, least), (high, most) = pairs[0], pairs[-1]
@@ -81,13 +81,9 @@ def candidate_cosines(record: Row) -> Section:
     return {"title": title, "said": said, "figures": [_heat_map(record)], "key": key, "table": None}
 
 
-def _at(record: Row, name: str, place: Place) -> tuple[float, float]:
-    mean, sd = (rows[place[0]][place[1]] for rows in values(record, name))
+def _at(record: Measured, name: str, place: Place) -> tuple[float, float]:
+    mean, sd = (rows[place[0]][place[1]] for rows in record.at(name))
     return mean, sd
-
-
-def _chosen(record: Row) -> Place:
-    return record["axes"]["position"].index(str(record["facts"]["position"])), record["facts"]["layer"]
 
 
 def _cosines(facts: Row) -> dict[Place, float]:
@@ -96,15 +92,15 @@ def _cosines(facts: Row) -> dict[Place, float]:
     return {(i, j): x for i, row in rows for j, x in enumerate(row) if x is not None}
 
 
-def _label(record: Row, index: int) -> str:
-    return position_label(int(record["axes"]["position"][index]), record["facts"]["tokens"])
+def _label(record: Measured, index: int) -> str:
+    return position_label(int(record.axes["position"][index]), record.facts["tokens"])
 
 
-def _name(record: Row, place: Place) -> str:
+def _name(record: Measured, place: Place) -> str:
     return f"layer {place[1]}, position {_label(record, place[0])}"
 
 
-def _pair(record: Row, pair: tuple[int, int]) -> str:
+def _pair(record: Measured, pair: tuple[int, int]) -> str:
     return " and ".join(_label(record, i) for i in sorted(pair))
 
 
@@ -117,20 +113,20 @@ def _spread(cosines: Sequence[float | None]) -> str:
     return f"{low} to {high} (median {middle})"
 
 
-def _table(record: Row) -> Table:
+def _table(record: Measured) -> Table:
     """Return by position how well the halves agree, and how like the chosen direction its candidates are."""
-    rows, layer = [], record["facts"]["layer"]
-    for i in range(len(record["axes"]["position"])):
-        mean, sd = (x[i][layer] for x in values(record, "halves"))
+    rows, layer = [], record.facts["layer"]
+    for i in range(len(record.axes["position"])):
+        mean, sd = (x[i][layer] for x in record.at("halves"))
         halves = "–" if mean is None else f"{signed(mean, '.3f')} ± {sd:.3f}"
-        rows.append([_label(record, i), halves, _spread(record["facts"]["chosen"][i])])
+        rows.append([_label(record, i), halves, _spread(record.facts["chosen"][i])])
     return {"head": ["position", f"two halves, layer {layer}", "with the chosen direction, all layers"], "rows": rows}
 
 
-def _over_layers(record: Row, index: int) -> str:
+def _over_layers(record: Measured, index: int) -> str:
     """Draw one position over layers."""
-    facts, layers = record["facts"], [*map(int, record["axes"]["layer"])]
-    lines = {name: [row[index] for row in values(record, name)] for name in ("halves", "shuffled")}
+    facts, layers = record.facts, [*map(int, record.axes["layer"])]
+    lines = {name: [row[index] for row in record.at(name)] for name in ("halves", "shuffled")}
     known = {
         name: [(x, m, s) for x, m, s in zip(layers, *rows, strict=True) if m is not None]
         for name, rows in lines.items()
@@ -149,15 +145,15 @@ def _over_layers(record: Row, index: int) -> str:
     for x, cosine in chosen:
         told = f"layer {x}, with the chosen direction: {signed(cosine, '.3f')}"
         marks.append(axes.mark((x, cosine), told, CHOSEN[0], shape=CHOSEN[1]))
-        marks += [axes.ring((x, cosine))] if (index, x) == _chosen(record) else []
-    n = record["n"][record["axes"]["condition"].index("halves")]
+        marks += [axes.ring((x, cosine))] if (index, x) == record.place else []
+    n = record.n["halves"]
     return axes.picture(f"Position {_label(record, index)}", f"cosines; n = {n} splits; ring: the chosen one", marks)
 
 
-def _heat_map(record: Row) -> str:
+def _heat_map(record: Measured) -> str:
     """Draw the cosines of all pairs of candidates, a cell a pair, positions one behind the other."""
-    cosines, tokens = record["mean"][0], record["axes"]["position"]
-    count, layer = len(record["axes"]["layer"]), record["facts"]["layer"]
+    cosines, tokens = record.mean[0], record.axes["position"]
+    count, layer = len(record.axes["layer"]), record.facts["layer"]
     step = ceil(count * len(tokens) / MOST)
     shown = [(p, i) for p in range(len(tokens)) for i in range(layer % step, count, step)]
     size, width = len(shown), 420

@@ -3,8 +3,8 @@
 from refusal import svg
 from refusal.formats import number, percent, signed
 from refusal.labels import CLASSES
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
-from refusal.report.suffix_figures import values
 from refusal.svg import Axes
 
 TITLES = {
@@ -15,14 +15,13 @@ TITLES = {
 GREY_LINE = '<path class="line" stroke="var(--c7)" d="M-9 0H9"/>'
 
 
-def section(record: Row) -> Section:
+def section(record: Measured) -> Section:
     """Say how far the direction parts the classes in both models, and draw its cosines over layers."""
-    facts, n = record["facts"], dict(zip(record["axes"]["condition"], record["n"], strict=True))
-    layer = str(facts["layer"])
-    at = record["axes"]["layer"].index(layer)
+    facts, n = record.facts, record.n
+    layer, at = facts["layer"], record.layer
     told, apart = {}, {}
-    for reading in record["axes"]["reading"]:
-        (a, s), (b, t) = ((row[at] for row in values(record, name, reading, "found")) for name in CLASSES)
+    for reading in record.axes["reading"]:
+        (a, s), (b, t) = ((row[at] for row in record.at(name, reading, "found")) for name in CLASSES)
         told[reading] = f"{signed(a, '.2f')} ± {s:.2f} and {signed(b, '.2f')} ± {t:.2f}"
         apart[reading] = a - b
     chance = {name: rows[at] for name, rows in facts["chance"]["largest difference"].items()}
@@ -45,7 +44,7 @@ def section(record: Row) -> Section:
             (svg.stroke("base"), "layer of the direction"),
         ]
     )
-    figures = [_panel(record, reading) for reading in record["axes"]["reading"]]
+    figures = [_panel(record, reading) for reading in record.axes["reading"]]
     title = "The direction in the base model"
     return {"title": title, "said": said, "figures": figures, "key": key, "table": None}
 
@@ -66,29 +65,29 @@ def _beside_chance(gap: float, chance: float, facts: Row) -> str:
     )
 
 
-def _panel(record: Row, reading: str) -> str:
+def _panel(record: Measured, reading: str) -> str:
     """Draw one model's cosines over layers, in the scale of all."""
-    names, n = record["axes"]["layer"], record["n"]
+    names, n = record.axes["layer"], record.n
     every = [
         row
         for name in CLASSES
-        for one in record["axes"]["reading"]
-        for vector in record["axes"]["vector"]
-        for row in zip(*values(record, name, one, vector), strict=True)
+        for one in record.axes["reading"]
+        for vector in record.axes["vector"]
+        for row in zip(*record.at(name, one, vector), strict=True)
     ]
     last = len(names) - 1
     axes = Axes((0, last), svg.padded(m + side * s for m, s in every for side in (-1, 1)), width=340, right=22)
     shown = [x for x in svg.whole_ticks(last - 1) if (last - x) * 8 >= last]  # the others would lie under "final"
     marks = [axes.scales(shown, svg.ticks(*axes.y), x_name="layer (input of the block)")]
     marks += [axes.text((last, axes.y[0]), names[-1], dy=15, anchor="middle")]
-    marks.append(axes.vertical(names.index(str(record["facts"]["layer"])), "base"))
-    marks += [axes.line([*enumerate(values(record, name, reading, "random")[0])], svg.GREY) for name in CLASSES]
-    for (name, colour), count in zip(CLASSES.items(), n, strict=True):
-        mean, sd = values(record, name, reading, "found")
+    marks.append(axes.vertical(record.layer, "base"))
+    marks += [axes.line([*enumerate(record.at(name, reading, "random")[0])], svg.GREY) for name in CLASSES]
+    for name, colour in CLASSES.items():
+        mean, sd = record.at(name, reading, "found")
         marks += [axes.band([*zip(range(last + 1), mean, sd, strict=True)], colour)]
         marks += [axes.line([*enumerate(mean)], colour)]
         for x, (m, s) in enumerate(zip(mean, sd, strict=True)):
-            told = f"{name}, layer {names[x]}: {number(m)} ± {number(s)} (n = {count})"
+            told = f"{name}, layer {names[x]}: {number(m)} ± {number(s)} (n = {n[name]})"
             marks.append(axes.mark((x, m), told, colour, shape=svg.SHAPES[colour]))
     title, note = TITLES[reading]
-    return axes.picture(title, f"{note}; mean ± 1 sd, n = {' + '.join(map(str, n))}", marks)
+    return axes.picture(title, f"{note}; mean ± 1 sd, n = {' + '.join(map(str, n.values()))}", marks)

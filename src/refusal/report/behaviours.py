@@ -3,6 +3,7 @@
 from refusal import figures
 from refusal.formats import points, share_text, shortened, span
 from refusal.labels import name_of
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
 from refusal.results import rate_in
 
@@ -12,9 +13,9 @@ LONGEST = 240  # characters of an answer shown
 LEVEL = 0.05
 
 
-def section(record: Row) -> Section:
+def section(record: Measured) -> Section:
     """Return what is said of the edited model's behaviours, their rates, and a few answers side by side."""
-    kinds = record["facts"]["asked"]
+    kinds = record.facts["asked"]
     said = [_said(name, kind) for name, kind in kinds.items()]
     said.append(
         "Ablation by hooks stands for the edited weights here; unchanged is the same text as without intervention. The "

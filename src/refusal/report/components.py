@@ -6,8 +6,9 @@ from math import sqrt
 from refusal import svg
 from refusal.formats import number, percent, signed
 from refusal.labels import CLASSES
-from refusal.report.section import Row, Section
-from refusal.report.suffix_figures import bars, bars_key, values
+from refusal.report.measured import Measured
+from refusal.report.section import Section
+from refusal.report.suffix_figures import bars, bars_key
 from refusal.statistics import Z95
 from refusal.svg import Axes
 
@@ -18,10 +19,10 @@ HALF = 0.5
 Difference = tuple[float, float]  # of the means, and half the width of its 95 % interval
 
 
-def section(record: Row) -> Section:
+def section(record: Measured) -> Section:
     """Say which parts write the component along the direction, and by how much more on harmful prompts."""
-    wholes = record["axes"]["component"][: -record["facts"]["heads"] or None]
-    heads = record["axes"]["component"][len(wholes) :]
+    wholes = record.axes["component"][: -record.facts["heads"] or None]
+    heads = record.axes["component"][len(wholes) :]
     found, random = (_apart(record, vector) for vector in ("found", "random"))
     said = [
         _of_sums(record, wholes),
@@ -43,30 +44,28 @@ def section(record: Row) -> Section:
     return {"title": title, "said": said, "figures": figures, "key": "".join(keys), "table": None}
 
 
-def _apart(record: Row, vector: str) -> dict[str, Difference]:
+def _apart(record: Measured, vector: str) -> dict[str, Difference]:
     """Return of every component how much more it writes on harmful prompts, with half its interval's width."""
-    (a, s), (b, t) = (values(record, name, vector) for name in CLASSES)
-    counts = dict(zip(record["axes"]["condition"], record["n"], strict=True))
-    n, m = (counts[name] for name in CLASSES)
+    (a, s), (b, t) = (record.at(name, vector) for name in CLASSES)
+    n, m = (record.n[name] for name in CLASSES)
     return {
         label: (a[i] - b[i], Z95 * sqrt(s[i] ** 2 / n + t[i] ** 2 / m))
-        for i, label in enumerate(record["axes"]["component"])
+        for i, label in enumerate(record.axes["component"])
     }
 
 
-def _of_sums(record: Row, wholes: Sequence[str]) -> str:
+def _of_sums(record: Measured, wholes: Sequence[str]) -> str:
     sums = {
-        (name, vector): sum(values(record, name, vector)[0][: len(wholes)])
+        (name, vector): sum(record.at(name, vector)[0][: len(wholes)])
         for name in CLASSES
         for vector in ("found", "random")
     }
     told = {place: signed(value, "+.1f") for place, value in sums.items()}
-    counts = dict(zip(record["axes"]["condition"], record["n"], strict=True))
     return (
         f"Behind the last block, the last token's component along the direction is {told['harmful', 'found']} on "
-        f"{counts['harmful']} harmful prompts and {told['harmless', 'found']} on {counts['harmless']} harmless ones, "
-        f"the sum of what {len(wholes)} parts wrote. Along a random direction it is {told['harmful', 'random']} and "
-        f"{told['harmless', 'random']}."
+        f"{record.n['harmful']} harmful prompts and {told['harmless', 'found']} on {record.n['harmless']} harmless "
+        f"ones, the sum of what {len(wholes)} parts wrote. Along a random direction it is {told['harmful', 'random']} "
+        f"and {told['harmless', 'random']}."
     )
 
 
@@ -93,13 +92,13 @@ def _of_heads(found: dict[str, Difference], random: dict[str, Difference], heads
     )
 
 
-def _over_layers(record: Row, kind: str) -> str:
+def _over_layers(record: Measured, kind: str) -> str:
     """Draw what one kind of part writes at every layer, in the scale of both kinds."""
-    labels = record["axes"]["component"]
+    labels = record.axes["component"]
     places = {
         each: [(i, int(label.split()[1])) for i, label in enumerate(labels) if _kind(label) == each] for each in KINDS
     }
-    curves = {(name, vector): values(record, name, vector) for name in CLASSES for vector in ("found", "random")}
+    curves = {(name, vector): record.at(name, vector) for name in CLASSES for vector in ("found", "random")}
     every = [
         mean[i] + side * sd[i]
         for mean, sd in curves.values()
@@ -111,12 +110,11 @@ def _over_layers(record: Row, kind: str) -> str:
     axes = Axes((0, max(last, 1)), svg.padded(every), width=360, height=250, right=22)
     marks = [axes.scales(svg.whole_ticks(last), svg.ticks(*axes.y), x_name="layer"), axes.horizontal(0, "limit", "0")]
     for name, colour in CLASSES.items():
-        n = record["n"][record["axes"]["condition"].index(name)]
         mean, sd = curves[name, "found"]
         points = [(layer, mean[i], sd[i]) for i, layer in places[kind]]
         marks += [axes.band(points, colour), axes.line([(x, y) for x, y, _ in points], colour)]
         for x, y, spread in points:
-            told = f"{name}, {kind} {x}: {number(y)} ± {number(spread)} (n = {n})"
+            told = f"{name}, {kind} {x}: {number(y)} ± {number(spread)} (n = {record.n[name]})"
             marks.append(axes.mark((x, y), told, colour, shape=svg.SHAPES[colour]))
         marks.append(axes.line([(layer, curves[name, "random"][0][i]) for i, layer in places[kind]], svg.GREY))
     title = {"attention": "What attention writes", "MLP": "What MLPs write"}[kind]

@@ -7,8 +7,8 @@ from typing import Any
 from refusal import svg
 from refusal.formats import number, percent, position_label, signed
 from refusal.labels import CLASSES
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
-from refusal.report.suffix_figures import values
 from refusal.svg import Axes
 
 KEY_CLASSES = [(svg.dot(colour, svg.SHAPES[colour]), f"{name} prompts") for name, colour in CLASSES.items()]
@@ -16,14 +16,14 @@ GREY_LINE = '<path class="line" stroke="var(--c7)" d="M-9 0H9"/>'
 CLOSE = 0.5  # of squared cosine: more than half of the direction
 
 
-def projections(record: Row) -> Section:
+def projections(record: Measured) -> Section:
     """Say how far the classes lie apart along the direction, and draw it at every position and layer."""
-    facts, counts = record["facts"], dict(zip(record["axes"]["condition"], record["n"], strict=True))
+    facts, counts = record.facts, record.n
     chosen = str(facts["position"]), str(facts["layer"])
     told = {name: "{} ± {}".format(*map(number, _at(record, name, "found", *chosen))) for name in CLASSES}
-    apart = {vector: _apart(record, vector, *chosen) for vector in record["axes"]["vector"]}
+    apart = {vector: _apart(record, vector, *chosen) for vector in record.axes["vector"]}
     shared = {vector: percent(_shared(bins, counts)) for vector, bins in facts["histogram"].items()}
-    every = [(p, layer) for p in record["axes"]["position"] for layer in record["axes"]["layer"]]
+    every = [(p, layer) for p in record.axes["position"] for layer in record.axes["layer"]]
     widest = max(every, key=lambda place: abs(_apart(record, "found", *place)))
     said = [
         f"At layer {chosen[1]}, position {_label(chosen[0], facts)}, where the direction was read, the component along "
@@ -44,7 +44,7 @@ def projections(record: Row) -> Section:
             f"{_label(widest[0], facts)} ({abs(_apart(record, 'found', *widest)):.1f} standard deviations), which "
             "is not where it was chosen: the choice is by effect, not by how well prompts can be told apart."
         )
-    panels = [_over_layers(record, position) for position in record["axes"]["position"]]
+    panels = [_over_layers(record, position) for position in record.axes["position"]]
     bars = [
         _histogram(facts["histogram"]["found"], counts, "The direction, at its own place"),
         _histogram(facts["histogram"]["random"], counts, "A random direction, at the same place"),
@@ -59,9 +59,9 @@ def projections(record: Row) -> Section:
     }
 
 
-def pca(record: Row) -> Section:
+def pca(record: Measured) -> Section:
     """Say what the first principal components hold of the stream and of the direction, and draw both."""
-    facts, n = record["facts"], sum(record["n"])
+    facts, n = record.facts, sum(record.n.values())
     first, cosine = facts["explained"][0], {vector: row[0] for vector, row in facts["cosine"].items()}
     of_all, within = facts["variance"]["all"], facts["variance"]["within"]
     held = sum(x * x for x in facts["cosine"]["found"])
@@ -103,14 +103,14 @@ def _label(position: int | str, facts: Row) -> str:
     return position_label(int(position), facts["tokens"])
 
 
-def _at(record: Row, name: str, vector: str, position: str, layer: str) -> tuple[float, float]:
+def _at(record: Measured, name: str, vector: str, position: str, layer: str) -> tuple[float, float]:
     """Return mean and standard deviation at one place."""
-    mean, sd = values(record, name, vector, position)
-    at = record["axes"]["layer"].index(layer)
+    mean, sd = record.at(name, vector, position)
+    at = record.axes["layer"].index(layer)
     return float(mean[at]), float(sd[at])
 
 
-def _apart(record: Row, vector: str, position: str, layer: str) -> float:
+def _apart(record: Measured, vector: str, position: str, layer: str) -> float:
     """Return Cohen's d: the difference of the means, in standard deviations inside a class."""
     (a, s), (b, t) = (_at(record, name, vector, position, layer) for name in CLASSES)
     spread = sqrt((s * s + t * t) / 2)
@@ -123,15 +123,15 @@ def _shared(bins: Row, counts: Mapping[str, int]) -> float:
     return sum(min(a / counts["harmful"], b / counts["harmless"]) for a, b in pairs)
 
 
-def _over_layers(record: Row, position: str) -> str:
+def _over_layers(record: Measured, position: str) -> str:
     """Draw one position over layers, in the scale of all."""
-    facts, layers = record["facts"], [*map(int, record["axes"]["layer"])]
+    facts, layers = record.facts, [*map(int, record.axes["layer"])]
     every = [
         row
         for name in CLASSES
-        for vector in record["axes"]["vector"]
-        for p in record["axes"]["position"]
-        for row in zip(*values(record, name, vector, p), strict=True)
+        for vector in record.axes["vector"]
+        for p in record.axes["position"]
+        for row in zip(*record.at(name, vector, p), strict=True)
     ]
     y = svg.padded(m + side * s for m, s in every for side in (-1, 1))
     axes = Axes((0, layers[-1]), y, width=340, height=230, right=22)
@@ -139,12 +139,12 @@ def _over_layers(record: Row, position: str) -> str:
     chosen = int(position) == facts["position"]
     marks += [axes.vertical(facts["layer"], "base")] if chosen else []
     for name in CLASSES:
-        marks.append(axes.line([*enumerate(values(record, name, "random", position)[0])], svg.GREY))
-    for (name, colour), n in zip(CLASSES.items(), record["n"], strict=True):
-        points = [*zip(layers, *values(record, name, "found", position), strict=True)]
+        marks.append(axes.line([*enumerate(record.at(name, "random", position)[0])], svg.GREY))
+    for name, colour in CLASSES.items():
+        points = [*zip(layers, *record.at(name, "found", position), strict=True)]
         marks += [axes.band(points, colour), axes.line([(x, m) for x, m, _ in points], colour)]
         for x, mean, sd in points:
-            told = f"{name}, layer {x}: {number(mean)} ± {number(sd)} (n = {n})"
+            told = f"{name}, layer {x}: {number(mean)} ± {number(sd)} (n = {record.n[name]})"
             marks.append(axes.mark((x, mean), told, colour, shape=svg.SHAPES[colour]))
     title = f"Position {_label(position, facts)}" + (", chosen" if chosen else "")
     return axes.picture(title, "component along it, mean ± 1 sd over prompts", marks)
@@ -166,11 +166,11 @@ def _histogram(bins: Row, counts: Mapping[str, int], title: str) -> str:
     return axes.picture(title, f"share of prompts; n = {n}", marks)
 
 
-def _scatter(record: Row) -> str:
+def _scatter(record: Measured) -> str:
     """Draw every prompt on the first two components, both in the same scale, and where the direction leads."""
-    facts = record["facts"]
+    facts = record.facts
     points: Mapping[str, Sequence[Sequence[float]]] = facts["points"]
-    start: Any = tuple(values(record, "harmless")[0][:2])
+    start: Any = tuple(record.at("harmless")[0][:2])
     arrows = {vector: [facts["norm"] * x for x in row[:2]] for vector, row in facts["cosine"].items()}
     ends = {vector: (start[0] + x, start[1] + y) for vector, (x, y) in arrows.items()}
     every = [*(tuple(point) for row in points.values() for point in row), *ends.values()]

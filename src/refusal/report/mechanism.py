@@ -6,12 +6,12 @@ from typing import Any
 
 from refusal.errors import BadRunFolder
 from refusal.formats import percent, signed
+from refusal.labels import Row
 from refusal.records import read_json
 from refusal.report import suffix_figures as drawn
-from refusal.report.suffix_figures import values
+from refusal.report.measured import Measured
 from refusal.report.words import rate_cell
 
-Row = Mapping[str, Any]
 NEEDED = ("suffix", "refused", "cosines", "attribution", "attention", "facts")
 WROTE = ("harmful", "random suffix", "suffix")  # the paper's Figure 6a
 LOOKED = ("random suffix", "suffix", "permuted suffix")
@@ -45,15 +45,15 @@ def _read(path: Path) -> Row:
 
 def suffix_values(record: Row) -> dict[str, Any]:
     """Return what the page says of one suffix's record."""
-    near, wrote, looked = record["cosines"], record["attribution"], record["attention"]
-    heads = looked["axes"]["head"]
+    near, wrote, looked = (Measured.read(record[name]) for name in ("cosines", "attribution", "attention"))
+    heads = looked.axes["head"]
     return {
         "suffix": record["suffix"],
         "tokens": record["facts"]["tokens"],
-        "lines": _lines(record),
+        "lines": _lines(record["refused"], near),
         "left_out": _left_out(record["facts"]["asked and kept"]),
         "cosines": {
-            "said": _said_of_cosines(near, str(record["facts"]["layer"])),
+            "said": _said_of_cosines(near),
             "figure": drawn.over_layers(near),
             "key": drawn.over_layers_key(near),
         },
@@ -76,14 +76,13 @@ def suffix_values(record: Row) -> dict[str, Any]:
     }
 
 
-def _lines(record: Row) -> list[dict[str, Any]]:
-    place = record["cosines"]["axes"]["layer"].index(str(record["facts"]["layer"]))
-    lines = []
-    for name in record["cosines"]["axes"]["condition"]:
-        mean, sd = values(record["cosines"], name, "found")
+def _lines(refused: Row, near: Measured) -> list[dict[str, Any]]:
+    place, lines = near.layer, []
+    for name in near.n:
+        mean, sd = near.at(name, "found")
         words = {"condition": name.capitalize(), "note": NOTES[name], "control": name in CONTROLS}
         cosine = f"{signed(mean[place], '.3f')} ± {sd[place]:.3f}"
-        lines.append({**words, **rate_cell(record["refused"][name], "refused"), "cosine": cosine})
+        lines.append({**words, **rate_cell(refused[name], "refused"), "cosine": cosine})
     return lines
 
 
@@ -95,25 +94,26 @@ def _left_out(counts: Mapping[str, Sequence[int]]) -> str:
     )
 
 
-def _said_of_cosines(record: Row, layer: str) -> str:
-    at = record["axes"]["layer"].index(layer)
-    mean = {name: values(record, name, "found")[0][at] for name in record["axes"]["condition"]}
-    chance = values(record, "harmful", "random")[0][at]
+def _said_of_cosines(record: Measured) -> str:
+    at = record.layer
+    mean = {name: record.at(name, "found")[0][at] for name in record.n}
+    chance = record.at("harmful", "random")[0][at]
     told = {name: signed(value, ".2f") for name, value in mean.items()}
     gap = mean["harmful"] - mean["harmless"]
     taken, control = (percent((mean["harmful"] - mean[name]) / gap) for name in ("suffix", "random suffix"))
     return (
-        f"At layer {layer}, where the direction was read, the last token's cosine with it is {told['harmful']} on "
-        f"harmful prompts, {told['random suffix']} behind random suffixes, {told['suffix']} behind this one and "
-        f"{told['harmless']} on harmless prompts. So this suffix takes away {taken} of the difference between the two "
-        f"kinds, random ones {control}. A random direction's cosine on harmful prompts is {signed(chance, '.2f')}."
+        f"At layer {record.facts['layer']}, where the direction was read, the last token's cosine with it is "
+        f"{told['harmful']} on harmful prompts, {told['random suffix']} behind random suffixes, {told['suffix']} "
+        f"behind this one and {told['harmless']} on harmless prompts. So this suffix takes away {taken} of the "
+        f"difference between the two kinds, random ones {control}. A random direction's cosine on harmful prompts is "
+        f"{signed(chance, '.2f')}."
     )
 
 
-def _said_of_parts(record: Row) -> str:
+def _said_of_parts(record: Measured) -> str:
     said = {}
     for name in WROTE:
-        pairs = [*zip(record["axes"]["component"], values(record, name, "found")[0], strict=True)]
+        pairs = [*zip(record.axes["component"], record.at(name, "found")[0], strict=True)]
         heads = sum(value for label, value in pairs if _of_heads(label))
         whole = sum(value for _, value in pairs)
         said[name] = f"{signed(whole, '.1f')} (heads {signed(heads, '.1f')}, the rest {signed(whole - heads, '.1f')})"
@@ -123,35 +123,35 @@ def _said_of_parts(record: Row) -> str:
     )
 
 
-def _said_of_attention(record: Row) -> str:
+def _said_of_attention(record: Measured) -> str:
     said = {}
     for name in WROTE[1:]:
-        shares = (values(record, name, region)[0] for region in ("instruction", "suffix"))
+        shares = (record.at(name, region)[0] for region in ("instruction", "suffix"))
         said[name] = [percent(sum(share) / len(share)) for share in shares]
     (first, second), (random_first, random_second) = said["suffix"], said["random suffix"]
     return (
-        f"These {len(record['axes']['head'])} heads together give the instruction {first} of the last token's "
+        f"These {len(record.axes['head'])} heads together give the instruction {first} of the last token's "
         f"attention and this suffix {second}; behind random suffixes it is {random_first} and {random_second}."
     )
 
 
-def _wrote(record: Row, labels: Sequence[str]) -> list[tuple[str, dict[str, tuple[float, float]]]]:
-    known = record["axes"]["component"]
-    found = {name: values(record, name, "found") for name in WROTE}
+def _wrote(record: Measured, labels: Sequence[str]) -> list[tuple[str, dict[str, tuple[float, float]]]]:
+    known = record.axes["component"]
+    found = {name: record.at(name, "found") for name in WROTE}
     places = [(label, known.index(label)) for label in labels]
     return [(label, {name: (mean[at], sd[at]) for name, (mean, sd) in found.items()}) for label, at in places]
 
 
-def _most(record: Row) -> list[str]:
+def _most(record: Measured) -> list[str]:
     """Return the components beside heads that write most along the direction on harmful prompts, most first."""
-    listed = zip(record["axes"]["component"], values(record, "harmful", "found")[0], strict=True)
+    listed = zip(record.axes["component"], record.at("harmful", "found")[0], strict=True)
     others = sorted(((x, label) for label, x in listed if not _of_heads(label)), key=lambda one: -one[0])
     return [label for _, label in others[:OTHERS]]
 
 
-def _looked(record: Row, region: str) -> list[tuple[str, dict[str, tuple[float, float]]]]:
-    found = {name: values(record, name, region) for name in LOOKED}
-    heads = record["axes"]["head"]
+def _looked(record: Measured, region: str) -> list[tuple[str, dict[str, tuple[float, float]]]]:
+    found = {name: record.at(name, region) for name in LOOKED}
+    heads = record.axes["head"]
     return [(head, {name: (mean[i], sd[i]) for name, (mean, sd) in found.items()}) for i, head in enumerate(heads)]
 
 

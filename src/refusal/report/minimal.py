@@ -6,8 +6,8 @@ from statistics import median
 
 from refusal import svg
 from refusal.formats import percent, rate_text, share_text, whole_percent
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section, Table
-from refusal.report.suffix_figures import values
 from refusal.statistics import Rate
 from refusal.svg import Axes
 
@@ -18,16 +18,16 @@ ONLY = " only"  # ends the names of ablations that are told apart by what writes
 GREY_LINE = '<path class="line" stroke="var(--c7)" d="M-9 0H9"/>'
 
 
-def layers(record: Row) -> Section:
+def layers(record: Measured) -> Section:
     """Say in which blocks the ablation is enough, and draw it for every block alone, from it on, and up to it."""
-    n, names = record["n"][0], record["axes"]["layer"]
-    shares = {(vector, way): values(record, "harmful", vector, way)[0] for vector in VECTORS for way in WAYS}
+    n, names = record.n["harmful"], record.axes["layer"]
+    shares = {(vector, way): record.at("harmful", vector, way)[0] for vector in VECTORS for way in WAYS}
     alone = shares["found", "only"]
     best, half = min(alone), [name for name, share in zip(names, alone, strict=True) if share < 0.5]
     later = [name for name, share in zip(names, shares["found", "from"], strict=True) if share < 0.5]
     least = min(share for (vector, _), row in shares.items() if vector == "random" for share in row)
     said = [
-        f"Without ablation {_share(record['facts']['nothing'], n)} of {n} held-out harmful prompts are likely to be "
+        f"Without ablation {_share(record.facts['nothing'], n)} of {n} held-out harmful prompts are likely to be "
         f"refused: a refusal token is likelier to come first than not. With what one block reads and writes ablated, "
         f"and no other, it is {_share(best, n)} at best, at layer {names[alone.index(best)]}, and less than half at "
         f"{len(half)} of {len(names)} layers{_listed(half)}.",
@@ -50,10 +50,10 @@ def layers(record: Row) -> Section:
     return {"title": title, "said": said, "figures": [_over_layers(record, shares)], "key": key, "table": None}
 
 
-def section(record: Row) -> Section:
+def section(record: Measured) -> Section:
     """Say what is left of refusal while less is ablated, and which small sets are enough."""
-    refused, facts, n = record["facts"]["refused"], record["facts"], record["n"][0]
-    found, labels = refused["found"], record["axes"]["ablated"]
+    refused, facts, n = record.facts["refused"], record.facts, record.n["harmful"]
+    found, labels = refused["found"], record.axes["ablated"]
     parts = [f"{label.removesuffix(ONLY)} {share_text(found[label])}" for label in labels if label.endswith(ONLY)]
     heads = [f"{label} {share_text(found[label])}" for label in labels if label.endswith("heads")]
     where = [f"{label} {share_text(found[label])}" for label in labels if label.endswith(("tokens", "later"))]
@@ -120,11 +120,11 @@ def _sets(sets: Mapping[str, Row], refused: Mapping[str, Mapping[str, Row]]) -> 
     return {"head": [*head, "answers that refuse", "a random direction"], "rows": rows}
 
 
-def _over_layers(record: Row, shares: Mapping[tuple[str, str], Sequence[float]]) -> str:
-    names, n = [*map(int, record["axes"]["layer"])], record["n"][0]
+def _over_layers(record: Measured, shares: Mapping[tuple[str, str], Sequence[float]]) -> str:
+    names, n = [*map(int, record.axes["layer"])], record.n["harmful"]
     axes = Axes((names[0] - 0.4, names[-1] + 0.4), (-0.04, 1.04), height=290)
     marks = [axes.scales(svg.whole_ticks(names[-1]), [0, 0.25, 0.5, 0.75, 1], x_name="layer", share=True)]
-    marks.append(axes.horizontal(record["facts"]["nothing"], "base", "no ablation"))
+    marks.append(axes.horizontal(record.facts["nothing"], "base", "no ablation"))
     marks += [axes.line([*zip(names, shares["random", way], strict=True)], svg.GREY) for way in WAYS]
     for i, (way, (told, colour)) in enumerate(WAYS.items()):
         aside = 0.12 * (i - 1)

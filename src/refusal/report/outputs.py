@@ -8,8 +8,9 @@ from refusal import svg
 from refusal.conditions import MAIN
 from refusal.formats import number, percent, rate_text, signed, visible
 from refusal.labels import CLASSES, label_of, name_of
-from refusal.report.section import Row, Section
-from refusal.report.suffix_figures import bars, bars_key, values
+from refusal.report.measured import Measured
+from refusal.report.section import Section
+from refusal.report.suffix_figures import bars, bars_key
 from refusal.report.words import rate_cell
 from refusal.statistics.rates import Z95
 from refusal.svg import Axes
@@ -19,11 +20,11 @@ MOST, LEAST = 10, 0.005  # tokens shown of a class, and the probability below wh
 LONGEST = 12  # characters of a token at its bars
 
 
-def first_tokens(record: Row) -> Section:
+def first_tokens(record: Measured) -> Section:
     """Return what is said of the first tokens of answers, and their figures."""
-    refusal = record["facts"]["refusal tokens"]
+    refusal = record.facts["refusal tokens"]
     named = " or ".join(f"“{visible(text)}”" for text in refusal["texts"])
-    said = [_begins(record, name, n) for name, n in zip(record["axes"]["condition"], record["n"], strict=True)]
+    said = [_begins(record, name, n) for name, n in record.n.items()]
     for name, done in MAIN.items():
         plain, moved, control = (_mass(record, name, *cell) for cell in _cells(done))
         verb = "ablated" if done == "ablation" else "added"
@@ -41,9 +42,9 @@ def first_tokens(record: Row) -> Section:
     }
 
 
-def metrics(record: Row) -> Section:
+def metrics(record: Measured) -> Section:
     """Return what is said of the refusal metric of prompts, its histograms, and the shares on each side of 0."""
-    sides = record["facts"]["sides"]
+    sides = record.facts["sides"]
     cells = [("none", "found"), *((kind, vector) for kind in MAIN.values() for vector in ("found", "random"))]
     rows = []
     for name in MAIN:
@@ -94,28 +95,28 @@ def _cells(kind: str) -> list[Cell]:
     return [("none", "found"), (kind, "found"), (kind, "random")]
 
 
-def _begins(record: Row, name: str, n: int) -> str:
-    mean, _ = values(record, name, "none", "found")
-    listed = sorted(zip(mean, record["facts"]["texts"], strict=True), key=lambda one: -one[0])[:3]
+def _begins(record: Measured, name: str, n: int) -> str:
+    mean, _ = record.at(name, "none", "found")
+    listed = sorted(zip(mean, record.facts["texts"], strict=True), key=lambda one: -one[0])[:3]
     words = ", ".join(f"“{visible(text)}” ({percent(share)})" for share, text in listed if share >= LEAST)
     return f"Answers to {n} {name} prompts begin most likely with {words}."
 
 
-def _mass(record: Row, name: str, kind: str, vector: str) -> float:
+def _mass(record: Measured, name: str, kind: str, vector: str) -> float:
     """Return the mean probability that a refusal token comes first."""
-    mean, _ = values(record, name, kind, vector)
-    ids = {str(i) for i in record["facts"]["refusal tokens"]["ids"]}
-    return sum(share for token, share in zip(record["axes"]["token"], mean, strict=True) if token in ids)
+    mean, _ = record.at(name, kind, vector)
+    ids = {str(i) for i in record.facts["refusal tokens"]["ids"]}
+    return sum(share for token, share in zip(record.axes["token"], mean, strict=True) if token in ids)
 
 
-def _tokens(record: Row, name: str, kind: str) -> str:
+def _tokens(record: Measured, name: str, kind: str) -> str:
     cells = _cells(kind)
-    n = record["n"][record["axes"]["condition"].index(name)]
-    found = {label_of(_condition(*cell)).short: values(record, name, *cell) for cell in cells}
+    n = record.n[name]
+    found = {label_of(_condition(*cell)).short: record.at(name, *cell) for cell in cells}
     shown = _shown([mean for mean, _ in found.values()])
     rows = [
         (
-            _short(record["facts"]["texts"][i]),
+            _short(record.facts["texts"][i]),
             {series: (mean[i], Z95 * sd[i] / sqrt(n)) for series, (mean, sd) in found.items()},
         )
         for i in shown
@@ -136,19 +137,19 @@ def _short(text: str) -> str:
     return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
 
 
-def _histogram(record: Row, kind: str, vector: str) -> str:
+def _histogram(record: Measured, kind: str, vector: str) -> str:
     """Draw both classes' shares of prompts over the metric; all histograms of a record have the same scales."""
-    ends, width = [float(label) for label in record["axes"]["bin"]], record["facts"]["width"]
-    every = [shares for by in record["mean"] for vectors in by for shares in vectors]
+    ends, width = [float(label) for label in record.axes["bin"]], record.facts["width"]
+    every = [shares for by in record.mean for vectors in by for shares in vectors]
     used = [end for i, end in enumerate(ends) if any(shares[i] for shares in every)]
     low, high = min([*used, 0]) - width, max([*used, 0]) + 2 * width
     top = 1.08 * max(share for shares in every for share in shares)
     axes = Axes((low, high), (0, top), height=190, right=22)
     marks: list[Any] = [axes.scales(svg.ticks(low, high), svg.ticks(0, top), x_name="refusal metric", share=True)]
-    marks.append(axes.vertical(record["facts"]["threshold"], "limit"))
+    marks.append(axes.vertical(record.facts["threshold"], "limit"))
     above = []
     for name, colour in CLASSES.items():
-        shares, side = values(record, name, kind, vector)[0], record["facts"]["sides"][name][kind][vector]
+        shares, side = record.at(name, kind, vector)[0], record.facts["sides"][name][kind][vector]
         n, spread = side["above"]["n"], side["metric"]
         bins = [(x, x + width, y) for x, y in zip(ends, shares, strict=True) if low <= x < high]
         for start, end, share in bins:

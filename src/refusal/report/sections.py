@@ -19,10 +19,11 @@ from refusal.report import (
     trace,
     transfer,
 )
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
 
 # The name of the measurement, which is that of its file, → what makes its section.
-SECTIONS: dict[str, Callable[[Row], Section]] = {
+SECTIONS: dict[str, Callable[[Measured], Section]] = {
     "first-tokens": outputs.first_tokens,
     "metrics": outputs.metrics,
     "stream": stream.section,
@@ -44,7 +45,7 @@ SECTIONS: dict[str, Callable[[Row], Section]] = {
 def section_of(name: str, record: Row, where: object) -> Section:
     """Make the section of one measurement's record. Raises BadRunFolder for a record of something else."""
     try:
-        return SECTIONS[name](record)
+        return SECTIONS[name](Measured.read(record))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise BadRunFolder(
             f"{where} is not what '{name}' measures ({type(error).__name__}: {error}). Remove it and measure again."

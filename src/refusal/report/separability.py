@@ -5,8 +5,8 @@ from typing import Any
 from refusal import svg
 from refusal.formats import number, percent, position_label, signed, whole_percent
 from refusal.labels import label_of
-from refusal.report.section import Row, Section
-from refusal.report.suffix_figures import values
+from refusal.report.measured import Measured
+from refusal.report.section import Section
 from refusal.svg import Axes
 
 APART, WITHOUT = 0.95, 0.1  # the AUROC from which on classes are told apart; the effect under which there is hardly one
@@ -25,10 +25,10 @@ NAMES = {
 }
 
 
-def separability(record: Row) -> Section:
+def separability(record: Measured) -> Section:
     """Say that telling prompts apart and causing refusal are not the same, and draw both of every candidate."""
-    facts, n = record["facts"], dict(zip(record["axes"]["condition"], record["n"], strict=True))
-    at, layer = record["axes"]["position"].index(str(facts["position"])), facts["layer"]
+    facts, n = record.facts, record.n
+    at, layer = record.place
     area, (low, high) = _areas(record, "found")[at][layer], facts["interval"]["found"][at][layer]
     drawn = facts["random"]
     said = [
@@ -38,20 +38,20 @@ def separability(record: Row) -> Section:
         f"{whole_percent(0.95)} have one of {drawn['low'][at][layer]:.3f} to {drawn['high'][at][layer]:.3f}.",
         *_said_of_candidates(record),
     ]
-    figures = [_every_candidate(record), *(_over_layers(record, i) for i in range(len(record["axes"]["position"])))]
+    figures = [_every_candidate(record), *(_over_layers(record, i) for i in range(len(record.axes["position"])))]
     band = (
         '<rect class="shade" x="-8" y="-6" width="16" height="12"/>',
         f"{whole_percent(0.95)} of random directions (AUROC)",
     )
     lines = svg.key([*((svg.dot(colour, shape), NAMES[name]) for name, colour, shape in SCORED), band])
-    marks = svg.key([(svg.dot(*_mark(i)), _label(record, i)) for i in range(len(record["axes"]["position"]))])
+    marks = svg.key([(svg.dot(*_mark(i)), _label(record, i)) for i in range(len(record.axes["position"]))])
     title = "Telling prompts apart is not causing refusal"
     return {"title": title, "said": said, "figures": figures, "key": lines + marks, "table": _table(record)}
 
 
-def _said_of_candidates(record: Row) -> list[str]:
+def _said_of_candidates(record: Measured) -> list[str]:
     """Say what the candidates that tell prompts apart do, and how far one goes with the other."""
-    facts, rows = record["facts"], _candidates(record)
+    facts, rows = record.facts, _candidates(record)
     good = [row for row in rows if row["own"] >= APART]
     said = []
     if good:
@@ -84,10 +84,10 @@ def _said_of_candidates(record: Row) -> list[str]:
     return said
 
 
-def _table(record: Row) -> Any:
+def _table(record: Measured) -> Any:
     """Return by position the least and the greatest value over its candidates."""
     rows = []
-    for i in range(len(record["axes"]["position"])):
+    for i in range(len(record.axes["position"])):
         own = [row for row in _candidates(record) if row["position"] == i]
         if own:
             areas = f"{min(row['own'] for row in own):.3f} to {max(row['own'] for row in own):.3f}"
@@ -100,9 +100,9 @@ def _table(record: Row) -> Any:
     return {"head": head, "rows": rows}
 
 
-def _candidates(record: Row) -> list[dict[str, Any]]:
+def _candidates(record: Measured) -> list[dict[str, Any]]:
     """Return every candidate that has scores, with its AUROC and effects."""
-    effect, areas = record["facts"]["effect"], _areas(record, "own")
+    effect, areas = record.facts["effect"], _areas(record, "own")
     return [
         {"position": i, "layer": j, "own": area, **{name: effect[name][i][j] for name in WORDS}}
         for i, line in enumerate(areas)
@@ -111,12 +111,12 @@ def _candidates(record: Row) -> list[dict[str, Any]]:
     ]
 
 
-def _areas(record: Row, vector: str) -> list[list[float]]:
-    return values(record, "harmful", vector)[0]
+def _areas(record: Measured, vector: str) -> list[list[float]]:
+    return record.at("harmful", vector)[0]
 
 
-def _label(record: Row, index: int) -> str:
-    return position_label(int(record["axes"]["position"][index]), record["facts"]["tokens"])
+def _label(record: Measured, index: int) -> str:
+    return position_label(int(record.axes["position"][index]), record.facts["tokens"])
 
 
 def _mark(index: int) -> tuple[int, str]:
@@ -124,9 +124,9 @@ def _mark(index: int) -> tuple[int, str]:
     return (5 + index // len(svg.SHAPES)) % svg.COLOURS, svg.SHAPES[index % len(svg.SHAPES)]
 
 
-def _every_candidate(record: Row) -> str:
+def _every_candidate(record: Measured) -> str:
     """Draw of every candidate its AUROC and the effect of ablating it."""
-    rows, facts = _candidates(record), record["facts"]
+    rows, facts = _candidates(record), record.facts
     x = svg.padded([*(row["own"] for row in rows), 1.0])
     y = svg.padded([*(row["ablated"] for row in rows), 0.0, 1.0])
     axes = Axes((x[0], min(x[1], 1.02)), y, width=340, height=240, right=22)
@@ -138,23 +138,20 @@ def _every_candidate(record: Row) -> str:
         told = f"{label}: AUROC {row['own']:.3f} [{low:.3f}, {high:.3f}], {percent(row['ablated'])} of refusal"
         colour, shape = _mark(row["position"])
         marks.append(axes.mark(point, told, colour, shape=shape))
-        chosen = (
-            str(facts["position"]) == record["axes"]["position"][row["position"]] and row["layer"] == facts["layer"]
-        )
-        marks += [axes.ring(point)] if chosen else []
+        marks += [axes.ring(point)] if place == record.place else []
     return axes.picture("Refusal taken away against AUROC", "a mark a candidate; ring: the chosen one", marks)
 
 
-def _over_layers(record: Row, index: int) -> str:
+def _over_layers(record: Measured, index: int) -> str:
     """Draw one position's areas and effects over layers, in the scale of all."""
-    facts, layers = record["facts"], [*map(int, record["axes"]["layer"])]
+    facts, layers = record.facts, [*map(int, record.axes["layer"])]
     known = [value for rows in facts["effect"].values() for row in rows for value in row if value is not None]
     y = svg.padded([0.0, 1.0, *known])
     axes = Axes((0, layers[-1]), y, width=340, height=240, right=22)
     marks = [axes.scales(svg.whole_ticks(layers[-1]), svg.ticks(*y), x_name="layer")]
     low, high = ([*zip(layers, facts["random"][end][index], strict=True)] for end in ("low", "high"))
     marks.append(f'<path class="shade" d="{axes.path([*high, *reversed(low)])}Z"/>')
-    chosen = int(record["axes"]["position"][index]) == facts["position"]
+    chosen = index == record.place[0]
     marks += [axes.vertical(facts["layer"], "base")] if chosen else []
     for name, colour, shape in EFFECTS:
         points = [

@@ -3,8 +3,9 @@
 from refusal import svg
 from refusal.formats import percent, signed
 from refusal.labels import CLASSES
-from refusal.report.section import Row, Section
-from refusal.report.suffix_figures import Curve, extent, layered, layered_key, values
+from refusal.report.measured import Measured
+from refusal.report.section import Section
+from refusal.report.suffix_figures import Curve, extent, layered, layered_key
 
 # Class and intervention → colour; the curves of the paper's figure. Where both kinds of prompts are, interventions
 # cannot have their own colours, which are the same two.
@@ -18,11 +19,11 @@ CURVES = {
 DONE = {"none": "", "ablation": ", ablated", "subtraction": ", subtracted", "addition": ", added"}
 
 
-def section(record: Row) -> Section:
+def section(record: Measured) -> Section:
     """Return what is said of the stream under interventions, and the figure with its control."""
     found, random = _curves(record, "found"), _curves(record, "random")
-    y, layers = svg.padded([*extent(found), *extent(random)]), record["axes"]["layer"]
-    note = f"mean ± 1 sd over {' + '.join(map(str, record['n']))} prompts, as each block sees it"
+    y, layers = svg.padded([*extent(found), *extent(random)]), record.axes["layer"]
+    note = f"mean ± 1 sd over {' + '.join(map(str, record.n.values()))} prompts, as each block sees it"
     return {
         "title": "What the interventions do to the residual stream",
         "said": _said(record),
@@ -35,14 +36,13 @@ def section(record: Row) -> Section:
     }
 
 
-def _curves(record: Row, vector: str) -> list[Curve]:
+def _curves(record: Measured, vector: str) -> list[Curve]:
     """Return the cosines with the direction under what is done with one vector; a random one's are grey."""
-    counts = dict(zip(record["axes"]["condition"], record["n"], strict=True))
     return [
         Curve(
             name + DONE[intervention],
-            *values(record, name, intervention, vector, "found"),
-            counts[name],
+            *record.at(name, intervention, vector, "found"),
+            record.n[name],
             colour if vector == "found" or intervention == "none" else svg.GREY,
             svg.SHAPES[i],
         )
@@ -50,13 +50,12 @@ def _curves(record: Row, vector: str) -> list[Curve]:
     ]
 
 
-def _said(record: Row) -> list[str]:
-    n = dict(zip(record["axes"]["condition"], record["n"], strict=True))
-    layer, last = str(record["facts"]["layer"]), record["axes"]["layer"][-1]
+def _said(record: Measured) -> list[str]:
+    n, layer, last = record.n, str(record.facts["layer"]), record.axes["layer"][-1]
 
     def at(name: str, intervention: str, vector: str, layer: str = layer) -> float:
-        mean, _ = values(record, name, intervention, vector, "found")
-        return mean[record["axes"]["layer"].index(layer)]
+        mean, _ = record.at(name, intervention, vector, "found")
+        return mean[record.axes["layer"].index(layer)]
 
     def way(name: str, intervention: str, vector: str) -> str:
         """The cosine, and how much of the way to the other class that is."""
@@ -67,7 +66,7 @@ def _said(record: Row) -> list[str]:
             f"{signed(moved, '.2f')} ({share} of the way to {'harmless' if name == 'harmful' else 'harmful'} prompts)"
         )
 
-    left = max(abs(x) for x in values(record, "harmful", "ablation", "found", "found")[0])
+    left = max(abs(x) for x in record.at("harmful", "ablation", "found", "found")[0])
     behind = {name: signed(at(*name, "found", last), ".2f") for name in CURVES}
     return [
         f"At layer {layer}, where the direction is added, the last token's cosine with it is "

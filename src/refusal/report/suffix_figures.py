@@ -3,26 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from refusal import svg
 from refusal.formats import number
 from refusal.labels import CLASSES
+from refusal.report.measured import Measured
 from refusal.svg import Axes
 
-Row = Mapping[str, Any]
 # Of the conditions; the random suffix is a control, so grey.
 COLOURS = CLASSES | {"random suffix": svg.GREY, "suffix": 2, "permuted suffix": 4, "suffix first": 6}
 BANDS = ("harmful", "random suffix", "suffix", "harmless")  # those of the paper's figure; the others are lines only
 BAR, GAP = 9, 8  # points, of one bar and between groups
-
-
-def values(record: Row, *labels: str) -> tuple[list[Any], list[Any]]:
-    """Return means and standard deviations of a measurement's record under labels of its first axes."""
-    mean, sd = record["mean"], record["sd"]
-    for label, known in zip(labels, record["axes"].values(), strict=False):
-        mean, sd = mean[known.index(label)], sd[known.index(label)]
-    return mean, sd
 
 
 @dataclass(frozen=True)
@@ -79,23 +70,23 @@ def layered_key(curves: Sequence[Curve], *, control: str = "") -> str:
     return svg.key([*marks, *([(svg.stroke("base"), control)] if control else [])])
 
 
-def over_layers(record: Row) -> str:
+def over_layers(record: Measured) -> str:
     """Draw the last token's cosine with the direction: mean over prompts, ± one standard deviation (Figure 5)."""
-    control = values(record, "harmful", "random")[0]
+    control = record.at("harmful", "random")[0]
     title, note = "Cosine with the direction, last token", "mean ± 1 sd over prompts"
-    return layered(_curves(record), record["axes"]["layer"], title, note, control=control)
+    return layered(_curves(record), record.axes["layer"], title, note, control=control)
 
 
-def over_layers_key(record: Row) -> str:
+def over_layers_key(record: Measured) -> str:
     """Return the key to `over_layers`."""
     return layered_key(_curves(record), control="harmful, a random direction")
 
 
-def _curves(record: Row) -> list[Curve]:
+def _curves(record: Measured) -> list[Curve]:
     """Return a curve a condition; those that the paper's figure does not have are lines without a band."""
     return [
-        Curve(name, *values(record, name, "found"), n, COLOURS[name], svg.SHAPES[i % len(svg.SHAPES)], name in BANDS)
-        for i, (name, n) in enumerate(zip(record["axes"]["condition"], record["n"], strict=True))
+        Curve(name, *record.at(name, "found"), n, COLOURS[name], svg.SHAPES[i % len(svg.SHAPES)], name in BANDS)
+        for i, (name, n) in enumerate(record.n.items())
     ]
 
 

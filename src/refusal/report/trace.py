@@ -6,8 +6,8 @@ from html import escape
 from refusal import svg
 from refusal.formats import minus, number, signed
 from refusal.labels import CLASSES
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
-from refusal.report.suffix_figures import values
 from refusal.report.text import visible
 from refusal.svg import Axes
 
@@ -23,9 +23,9 @@ LEAST = 0.25  # of the prompts have to have a token at a position for its mean t
 FAINTEST = 0.03  # of the strongest colour: what is fainter has none
 
 
-def section(record: Row) -> Section:
+def section(record: Measured) -> Section:
     """Say where in the sequence the direction appears, and show it over positions, over layers and token by token."""
-    layer = str(record["facts"]["layer"])
+    layer = str(record.facts["layer"])
     key = svg.key(
         [
             *((svg.dot(colour, svg.SHAPES[colour]), CALLED[name]) for name, colour in LINES.items()),
@@ -43,10 +43,10 @@ def section(record: Row) -> Section:
     }
 
 
-def _said(record: Row, layer: str) -> list[str]:
+def _said(record: Measured, layer: str) -> list[str]:
     positions, apart = _drawn(record), _apart(record, "found", layer)
     at = max(positions, key=lambda i: abs(apart[i]))
-    place, counts = record["axes"]["position"][at], dict(zip(record["axes"]["condition"], record["n"], strict=True))
+    place, counts = record.axes["position"][at], record.n
     told = {name: _told(record, name, "found", layer, at) for name in ("harmful", "harmless")}
     chance = _apart(record, "random", layer)
     regions = {
@@ -67,9 +67,9 @@ def _said(record: Row, layer: str) -> list[str]:
         f"Along a random direction the difference at that place is {signed(chance[at], '+.1f')}, and the largest "
         f"anywhere {signed(max((chance[i] for i in positions), key=abs), '+.1f')}.",
     ]
-    left = max(abs(value) for value in values(record, "ablated", "found", layer)[0])
-    if "0" in record["axes"]["position"]:
-        first = record["axes"]["position"].index("0")
+    left = max(abs(value) for value in record.at("ablated", "found", layer)[0])
+    if "0" in record.axes["position"]:
+        first = record.axes["position"].index("0")
         own, read = (_told(record, name, "found", layer, first) for name in ("harmful", "bypassed"))
         said.append(
             f"Under ablation its mean is at most {left:.1g} at any position. When the plain model reads the answers "
@@ -79,20 +79,20 @@ def _said(record: Row, layer: str) -> list[str]:
     return said
 
 
-def _caution(record: Row) -> str:
+def _caution(record: Measured) -> str:
     return (
         "A component says that the direction is there, not that the model acts on it there. Positions count from the "
         "answer, so late ones are means over the longer answers only; those that less than a quarter of the prompts "
-        f"have are not drawn, and answers are read up to token {record['facts']['max_new_tokens']}."
+        f"have are not drawn, and answers are read up to token {record.facts['max_new_tokens']}."
     )
 
 
-def _over_positions(record: Row, layer: str) -> str:
+def _over_positions(record: Measured, layer: str) -> str:
     """Draw the mean component over positions: one line a condition, its spread as a band."""
     positions = _drawn(record)
     x = {i: _position(record, i) for i in positions}
-    curves = {name: values(record, name, "found", layer) for name in LINES}
-    random = values(record, "harmful", "random", layer)[0]
+    curves = {name: record.at(name, "found", layer) for name in LINES}
+    random = record.at("harmful", "random", layer)[0]
     edges = [mean[i] + side * sd[i] for mean, sd in curves.values() for i in positions for side in (-1, 1)]
     axes = _axes(record, svg.padded([*edges, *(random[i] for i in positions)]), height=300)
     marks = [_frame(record, axes, svg.ticks(*axes.y)), axes.horizontal(0, "base", "0")]
@@ -102,15 +102,15 @@ def _over_positions(record: Row, layer: str) -> str:
         marks += [axes.band([(x[i], mean[i], sd[i]) for i in positions], colour)]
         marks.append(axes.line([(x[i], mean[i]) for i in positions], colour))
         for i in positions:
-            n = record["facts"]["n at"][name][i]
+            n = record.facts["n at"][name][i]
             told = f"{name}, position {_label(record, str(x[i]))}: {number(mean[i])} ± {number(sd[i])} (n = {n})"
             marks.append(axes.mark((x[i], mean[i]), told, colour, shape=svg.SHAPES[colour]))
     return axes.picture(f"Token by token, before layer {layer}", "component along it, mean ± 1 sd over prompts", marks)
 
 
-def _over_layers(record: Row) -> str:
+def _over_layers(record: Measured) -> str:
     """Draw the difference of the two kinds of prompts at every layer and position: more is orange, less is blue."""
-    positions, layers = _drawn(record), record["axes"]["layer"]
+    positions, layers = _drawn(record), record.axes["layer"]
     apart = {layer: _apart(record, "found", layer) for layer in layers}
     most = max(abs(row[i]) for row in apart.values() for i in positions) or 1.0
     axes = _axes(record, (0.0, float(len(layers))), height=300)
@@ -118,7 +118,7 @@ def _over_layers(record: Row) -> str:
         axes.cell(
             (_position(record, i) - 0.5, y),
             (_position(record, i) + 0.5, y + 1),
-            f"layer {layer}, position {_label(record, record['axes']['position'][i])}: {number(apart[layer][i])}",
+            f"layer {layer}, position {_label(record, record.axes['position'][i])}: {number(apart[layer][i])}",
             f'fill="var(--c{1 if apart[layer][i] > 0 else 0})" fill-opacity="{abs(apart[layer][i]) / most:.3f}"',
         )
         for y, layer in enumerate(layers)
@@ -134,12 +134,12 @@ def _over_layers(record: Row) -> str:
     return axes.picture("Harmful − harmless, every layer", note, [*marks, _frame(record, axes, ()), *rows])
 
 
-def _axes(record: Row, y: tuple[float, float], *, height: int) -> Axes:
+def _axes(record: Measured, y: tuple[float, float], *, height: int) -> Axes:
     x = [_position(record, i) for i in _drawn(record)]
     return Axes((x[0] - 0.5, x[-1] + 0.5), y, height=height)
 
 
-def _frame(record: Row, axes: Axes, ticks: Sequence[float]) -> str:
+def _frame(record: Measured, axes: Axes, ticks: Sequence[float]) -> str:
     """Draw the scales, the template behind the instruction, and where the answer begins."""
     first, last = axes.x
     shown = [x for x in range(round(first), round(last) + 1) if x % 5 == 0]
@@ -148,9 +148,9 @@ def _frame(record: Row, axes: Axes, ticks: Sequence[float]) -> str:
     return grid + (template if ticks else "") + axes.vertical(-0.5, "limit")
 
 
-def _tokens(record: Row, name: str, layer: str) -> str:
+def _tokens(record: Measured, name: str, layer: str) -> str:
     """Return the first texts of a condition with every token coloured by its component."""
-    every, at = record["facts"]["examples"], record["axes"]["layer"].index(layer)
+    every, at = record.facts["examples"], record.axes["layer"].index(layer)
     most = max((abs(x) for texts in every.values() for text in texts for x in text["component"][at]), default=0) or 1.0
     texts = "".join(f"<p>{_coloured(text, text['component'][at], most)}</p>" for text in every[name])
     folded = "" if name in FOLDED else " open"
@@ -173,36 +173,35 @@ def _coloured(text: Row, components: Iterable[float], most: float) -> str:
     return "".join(spans)
 
 
-def _drawn(record: Row) -> list[int]:
+def _drawn(record: Measured) -> list[int]:
     """Return which positions enough prompts of every condition have."""
-    counts = zip(record["axes"]["condition"], record["n"], strict=True)
-    enough = {name: LEAST * n for name, n in counts}
-    at = record["facts"]["n at"]
-    return [i for i in range(len(record["axes"]["position"])) if all(at[name][i] >= enough[name] for name in enough)]
+    enough = {name: LEAST * n for name, n in record.n.items()}
+    at = record.facts["n at"]
+    return [i for i in range(len(record.axes["position"])) if all(at[name][i] >= enough[name] for name in enough)]
 
 
-def _apart(record: Row, vector: str, layer: str) -> list[float]:
-    a, b = (values(record, name, vector, layer)[0] for name in ("harmful", "harmless"))
+def _apart(record: Measured, vector: str, layer: str) -> list[float]:
+    a, b = (record.at(name, vector, layer)[0] for name in ("harmful", "harmless"))
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
-def _told(record: Row, name: str, vector: str, layer: str, at: int) -> str:
-    mean, sd = values(record, name, vector, layer)
+def _told(record: Measured, name: str, vector: str, layer: str, at: int) -> str:
+    mean, sd = record.at(name, vector, layer)
     return f"{signed(mean[at], '+.1f')} ± {sd[at]:.1f}"
 
 
-def _position(record: Row, at: int) -> int:
-    return int(record["axes"]["position"][at])
+def _position(record: Measured, at: int) -> int:
+    return int(record.axes["position"][at])
 
 
-def _template(record: Row) -> int:
+def _template(record: Measured) -> int:
     """Return the position of the first token of the template behind the instruction."""
-    return -len(record["facts"]["post-instruction"])
+    return -len(record.facts["post-instruction"])
 
 
-def _label(record: Row, position: str) -> str:
+def _label(record: Measured, position: str) -> str:
     """Return a position, with its token where all prompts share it."""
-    tokens = record["facts"]["post-instruction"]
+    tokens = record.facts["post-instruction"]
     shared = f" {tokens[int(position)]!r}" if _template(record) <= int(position) < 0 else ""
     return minus(position) + shared
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from refusal import svg
 from refusal.formats import position_label, rate_text, signed
 from refusal.labels import CLASSES
+from refusal.report.measured import Measured
 from refusal.report.section import Row, Section, Table
 from refusal.svg import Axes
 
@@ -18,9 +19,9 @@ CELL = 34  # points, a cell's height
 Cell = tuple[str, str, str, float, int]  # text, smaller text below, what it tells when pointed at, opacity, colour
 
 
-def section(record: Row) -> Section:
+def section(record: Measured) -> Section:
     """Say which direction takes refusal away, and which causes it, where it was not found; and draw all of it."""
-    facts = record["facts"]
+    facts = record.facts
     said = [
         _elsewhere(facts),
         *_sides(facts),
@@ -89,10 +90,10 @@ def _where(rates: Mapping[str, Row], source: str, change: str) -> tuple[list[str
     return [*tried], [name for name, by in tried.items() if works(by[source], by[UNTOUCHED], change)]
 
 
-def _worked(record: Row, change: str) -> str:
+def _worked(record: Measured, change: str) -> str:
     """Say of every source where it works."""
-    rates, said = record["facts"]["rates"], []
-    for source in record["facts"]["sources"]:
+    rates, said = record.facts["rates"], []
+    for source in record.facts["sources"]:
         tried, done = _where(rates, source, change)
         said.append(f"that of {source} in {len(done)} of {len(tried)}{f' ({_listed(done)})' if done else ''}")
     none = [name for name, by in rates.items() if change == "ablated" and not by[change][UNTOUCHED]["refused"]]
@@ -152,11 +153,11 @@ def _alike(facts: Row) -> list[str]:
     ]
 
 
-def _matrix(record: Row, change: str) -> str:
+def _matrix(record: Measured, change: str) -> str:
     """Draw refusal rates: targets down, directions across, controls first."""
     kind, colour = CHANGES[change], CLASSES[CHANGES[change]]
-    vectors = sorted(record["axes"]["vector"], key=lambda vector: vector not in (UNTOUCHED, RANDOM))
-    rates, impossible = record["facts"]["rates"], record["facts"]["impossible"]
+    vectors = sorted(record.axes["vector"], key=lambda vector: vector not in (UNTOUCHED, RANDOM))
+    rates, impossible = record.facts["rates"], record.facts["impossible"]
 
     def cell(target: str, vector: str) -> tuple[Cell, bool]:
         by = rates[target][change]
@@ -171,7 +172,7 @@ def _matrix(record: Row, change: str) -> str:
         opacity = 0.04 + DARKEST * one["rate"]
         return (text, ends, told + rate_text(one, "refused"), opacity, colour), works(one, by[UNTOUCHED], change)
 
-    counts = sorted(set(record["n"]))
+    counts = sorted(set(record.n.values()))
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     note = f"% of {n} {kind} prompts, 95 % interval; down: on whom, across: whose"
     return _grid([*rates], vectors, cell, TITLES[change], note)
