@@ -1,52 +1,62 @@
-"""Take the README's picture of the explorer, docs/figures/explorer.png: python docs/pictures.py [RUN].
+"""Take the README's pictures of a run, figures/{demo.svg,report.png,explorer.png}: python docs/pictures.py RUN.
 
-Needs Chromium and the packages of the extra `dev`. Without a RUN the bundled model's direction is found first.
+Needs Chromium and the packages of the extra `dev`. The run's report is written anew.
 """
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
-PICTURE = Path(__file__).resolve().parent / "figures" / "explorer.png"
-COMMAND = "import sys; from refusal.cli import main; main(sys.argv[1:])"
-WIDTH, HEIGHT = 1280, 1010
+from refusal import figures
+from refusal.records import read_json, write_text
+from refusal.report import write_report
+
+PICTURES = Path(__file__).resolve().parent / "figures"
 WHOLE = (
     "document.querySelector('#strips .token') && "
     "![...document.querySelectorAll('#answers .answer')].some((a) => a.getAttribute('aria-busy') === 'true')"
 )
 
 
-def main(words: list[str]) -> None:
-    """Serve the explorer on a free port, wait until it has answered, and take its picture."""
-    serving = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "explore", *words, "--port", "0"], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert serving.stderr is not None
-        url = next(line.split()[1] for line in serving.stderr if line.startswith("Explorer: "))
-        take(url)
-    finally:
-        serving.terminate()
-        serving.wait()
-
-
-def take(url: str) -> None:
-    """Write the picture of a page, in at most 256 colours."""
+def main(run: Path) -> None:
+    """Draw the headline of a run, and take the pictures of its report and of the explorer on it."""
+    write_text(PICTURES / "demo.svg", figures.headline(read_json(run / "results.json")))
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
-        page.goto(url)
-        page.wait_for_timeout(1000)
-        page.wait_for_function(WHOLE, timeout=120_000)
-        page.screenshot(path=PICTURE)
+        take(browser, write_report(run).as_uri(), "report.png", size=(1240, 900), colours=128)
+        with explorer(run) as url:
+            take(browser, url, "explorer.png", size=(1280, 1010), colours=256, ready=WHOLE)
         browser.close()
-    Image.open(PICTURE).convert("RGB").quantize(256).save(PICTURE, optimize=True)
+
+
+def take(browser: Browser, url: str, name: str, *, size: tuple[int, int], colours: int, ready: str = "true") -> None:
+    """Write the picture of a page, once it is `ready`, in at most so many colours."""
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme="light")
+    page.goto(url)
+    page.wait_for_timeout(1000)
+    page.wait_for_function(ready, timeout=120_000)
+    page.screenshot(path=PICTURES / name)
+    Image.open(PICTURES / name).convert("RGB").quantize(colours).save(PICTURES / name, optimize=True)
+
+
+@contextmanager
+def explorer(run: Path) -> Iterator[str]:
+    """Serve the explorer of a run on a free port."""
+    words = [sys.executable, "-m", "refusal", "explore", str(run), "--port", "0"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        try:
+            yield next(line.split()[1] for line in serving.stderr if line.startswith("Explorer: "))
+        finally:
+            serving.terminate()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]).resolve())

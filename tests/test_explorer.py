@@ -5,6 +5,7 @@ import base64
 import re
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -17,8 +18,12 @@ from refusal.errors import BadRunFolder, BadSetting, Unavailable
 from refusal.explorer import exporting, grid, opening, recorded, serving
 from refusal.explorer.grid import Picked
 from refusal.explorer.markup import MOST, render, shown
+from refusal.findings import read_findings
 from refusal.formats import number
 from refusal.records import read_json, write_json
+from refusal.report import measured
+from refusal.report.content import page_values
+from refusal.report.picture import pictures
 from refusal.rule import SELECTED
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>{{constructor}}${alert(1)}`"
@@ -31,7 +36,7 @@ def made_up(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(made_up):
-    return recorded.read_records(made_up)
+    return read_findings(made_up)
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +98,11 @@ def test_answers_carry_what_every_judge_said(records):
     assert {verdict["judge"] for verdict in card["answers"][0]["verdicts"]} == {"substring", "grammar"}
 
 
-def test_results_are_the_figures_of_the_report(records, made_up):
-    values = recorded.results(records)
-    assert len(values["bars"]) == 4
-    assert len(values["more"]) == 2
-    assert not values["report"]
-    (made_up / "report.html").write_text("<h1>as it was written</h1>")
-    try:
-        assert 'href="report"' in render("results", recorded.results(records))
-    finally:
-        (made_up / "report.html").unlink()
+def test_results_are_the_figures_of_the_report(records):
+    made, drawn = measured(records), pictures(page_values(records))
+    assert made.count("<figure ") == len(drawn)
+    for one in drawn:
+        assert one.svg in made
 
 
 def test_a_run_that_has_only_found_its_direction_can_be_browsed(tmp_path):
@@ -110,15 +110,20 @@ def test_a_run_that_has_only_found_its_direction_can_be_browsed(tmp_path):
     for path in [*folder.glob("completions/*"), *(folder / f"{name}.json" for name in ("results", "projections"))]:
         path.unlink()
     (folder / "coefficients.json").unlink()
-    found = recorded.read_records(folder)
-    assert "no results yet" in render("results", recorded.results(found))
+    with pytest.raises(BadRunFolder, match=r"results\.json"):
+        read_findings(folder)
+    found = read_findings(folder, partial=True)
+    assert not found.results
+    assert not found.completions
     assert len(found.selection) == run_folder.POSITIONS * run_folder.LAYERS
     assert opening.open_run(folder, live=False).prompts == ()
+    (folder / "selection.jsonl").unlink()
+    assert read_findings(folder, partial=True).selection == []
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(BadRunFolder, match="missing"):
-        recorded.read_records(tmp_path)
+        read_findings(tmp_path, partial=True)
 
 
 # --- the heat map --------------------------------------------------------------------------------------------------
@@ -172,29 +177,7 @@ def test_a_run_opens_with_its_model_its_direction_and_prompts_that_it_never_saw(
     assert subject.picked == Picked(explorer_run.PLACE)
     assert subject.prompts[0] == ("harmful", harmful.test[0].instruction)
     assert said == ["Loading organism ..."]
-    assert subject.live.max_new_tokens == 96
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (
-            lambda folder: write_json(folder / "run.json", read_json(folder / "run.json") | {"model": "no/such"}),
-            "no/such",
-        ),
-        (lambda folder: (folder / "candidates.safetensors").unlink(), "candidates.safetensors"),
-        (lambda folder: _of_other_weights(folder), "has other weights"),
-        (lambda folder: _nothing_chosen(folder), "no chosen direction"),
-    ],
-)
-def test_a_run_whose_model_cannot_be_used_is_shown_as_recorded_with_the_reason(tmp_path, run, change, said):
-    folder = tmp_path / "run"
-    shutil.copytree(run, folder)
-    change(folder)
-    subject = opening.open_run(folder)
-    assert subject.live is None
-    assert said in subject.note
-    assert subject.records.completions
+    assert subject.live.max_new_tokens == explorer_run.LONGEST
 
 
 def _of_a_model_that_is_not_here(folder):
@@ -210,6 +193,25 @@ def _of_other_weights(folder):
 def _nothing_chosen(folder):
     path = folder / "selection.jsonl"
     path.write_text(path.read_text().replace(f'"{SELECTED}"', '"late layer"'))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_of_a_model_that_is_not_here, "no/such"),
+        (lambda folder: (folder / "candidates.safetensors").unlink(), "candidates.safetensors"),
+        (_of_other_weights, "has other weights"),
+        (_nothing_chosen, "no chosen direction"),
+    ],
+)
+def test_a_run_whose_model_cannot_be_used_is_shown_as_recorded_with_the_reason(tmp_path, run, change, said):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    change(folder)
+    subject = opening.open_run(folder)
+    assert subject.live is None
+    assert said in subject.note
+    assert subject.findings.completions
 
 
 def test_without_its_model_nothing_is_loaded(run, monkeypatch):
@@ -346,8 +348,11 @@ def test_an_export_without_a_folder_fails_in_words():
     assert export(" ", tiny.direction(tiny.shared())) == [("failed", ["There is no folder to write to. Name one."])]
 
 
-def test_an_export_that_is_no_longer_wanted_is_stopped(tmp_path):
+def test_an_export_that_is_no_longer_wanted_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "COMMAND", (sys.executable, "-c", "import time; time.sleep(20)"))
+    start = time.monotonic()
     ((state, lines),) = export(tmp_path / "out", tiny.direction(tiny.shared()), going=lambda: False)
+    assert time.monotonic() - start < 10  # not when the command ends by itself
     assert state == "stopped"
     assert "goes on from there" in lines[0]
 
@@ -355,7 +360,7 @@ def test_an_export_that_is_no_longer_wanted_is_stopped(tmp_path):
 @pytest.mark.parametrize(("code", "state"), [(0, "done"), (1, "failed")])
 def test_an_export_tells_what_the_command_said(tmp_path, monkeypatch, code, state):
     said = f"import sys; print('coverage  complete'); print('refusal: no such', file=sys.stderr); sys.exit({code})"
-    monkeypatch.setattr(exporting, "COMMAND", said)
+    monkeypatch.setattr(exporting, "COMMAND", (sys.executable, "-c", said))
     monkeypatch.setattr(exporting, "PACE", 0.01)
     *working, (end, lines) = export(tmp_path / "out", tiny.direction(tiny.shared()))
     assert end == state

@@ -1,17 +1,20 @@
 """What a run folder holds beside its tensors, read and checked, for the report and the explorer. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from refusal.errors import BadRunFolder
+from refusal.formats import coefficient_text
+from refusal.labels import in_order, name_of
 from refusal.records import Run, read_json, read_rows
 from refusal.results import result_sets
-from refusal.verdicts import Word, read_verdicts
+from refusal.verdicts import Word, rank, read_verdicts
 
 Row = Mapping[str, Any]
 RATE = ("n", "rate", "low", "high")
+USUAL = ("none", "ablation", "addition", "weights")  # conditions whose answers stand side by side
 
 
 @dataclass(frozen=True)
@@ -24,25 +27,46 @@ class Findings:
     selection: Sequence[Row]
     projections: Row | None
     coefficients: Row | None
-    completions: Mapping[str, Mapping[str, Sequence[Row]]]  # set → intervention → rows, with their `verdicts` by judge
+    # Set → intervention, in reading order → rows, with their `verdicts` by judge, the paper's first.
+    completions: Mapping[str, Mapping[str, Sequence[Row]]]
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """The texts of the post-instruction tokens; empty when the run does not know them."""
+        tokens = self.record.get("position_tokens") or []
+        return tokens if any(tokens) else []
+
+    def title(self, name: str, condition: str) -> str:
+        """Return what a condition is called in one set; of an addition, with its coefficient where it is known."""
+        known = result_sets(self.results).get(name, {}).get(condition, {}).get("coefficient")
+        return name_of(condition, strength=known is None) + ("" if known is None else f", {coefficient_text(known)}")
+
+    def answers(self, name: str, conditions: Iterable[str]) -> dict[str, dict[str, Row]]:
+        """Return one set's prompts, each with its (first) answer under every condition asked for that it has."""
+        found: dict[str, dict[str, Row]] = {}
+        for condition in conditions:
+            for row in self.completions[name][condition]:
+                found.setdefault(row["prompt"], {}).setdefault(condition, row)
+        return found
 
 
-def read_findings(folder: Path) -> Findings:
-    """Read a run folder without its tensors.
+def is_harmful(name: str) -> bool:
+    """Tell whether the prompts of a set are folded: all but those of sets that are called harmless."""
+    return not name.startswith("harmless")
+
+
+def read_findings(folder: Path, *, partial: bool = False) -> Findings:
+    """Read a run folder without its tensors; with `partial`, one that has not come to its results yet, too.
 
     Raises BadRunFolder when a record is missing, is not JSON, or lacks a field that every version of it has.
     """
     record = Run.read(folder).record
     _need(folder / "run.json", record, "model")
-    results = _read_object(folder / "results.json", "position", "layer", "survivors", "total")
-    for rows in result_sets(results).values():
-        for row in rows.values():
-            _need(folder / "results.json", row, "refused", *RATE)
-            if "exact" in row:
-                _need(folder / "results.json", row["exact"], "exact", *RATE)
-    selection = read_rows(folder / "selection.jsonl")
-    for row in selection or [{}]:
-        _need(folder / "selection.jsonl", row, "position", "layer", "bypass", "induce", "kl", "verdict")
+    headline, scores = folder / "results.json", folder / "selection.jsonl"
+    results = _read_results(headline) if headline.exists() or not partial else {}
+    selection = read_rows(scores) if scores.exists() or not partial else []
+    for row in selection or [{}] * (not partial):
+        _need(scores, row, "position", "layer", "bypass", "induce", "kl", "verdict")
     return Findings(
         folder,
         record,
@@ -52,6 +76,16 @@ def read_findings(folder: Path) -> Findings:
         _read_if_there(folder / "coefficients.json", "coefficients", "n", "direction", "random"),
         read_completions(folder),
     )
+
+
+def _read_results(path: Path) -> Row:
+    results = _read_object(path, "position", "layer", "survivors", "total")
+    for rows in result_sets(results).values():
+        for row in rows.values():
+            _need(path, row, "refused", *RATE)
+            if "exact" in row:
+                _need(path, row["exact"], "exact", *RATE)
+    return results
 
 
 def _read_object(path: Path, *names: str) -> Row:
@@ -73,7 +107,7 @@ def _need(path: Path, row: Any, *names: str) -> None:
 
 
 def read_completions(folder: Path) -> dict[str, dict[str, list[Row]]]:
-    """Read all completions of a run, set → intervention → rows, each with its `verdicts` by judge.
+    """Read all completions of a run, set → intervention → rows, each with its `verdicts`: see `Findings`.
 
     Raises BadRunFolder for a broken file, or one with other than a verdict a completion.
     """
@@ -87,7 +121,8 @@ def read_completions(folder: Path) -> dict[str, dict[str, list[Row]]]:
         found.setdefault(name, {})[intervention] = [
             {**row, "verdicts": {judge: given[i] for judge, given in verdicts.items()}} for i, row in enumerate(rows)
         ]
-    return found
+    order = {name: [kind for kind, _ in in_order({each: {} for each in rows})] for name, rows in found.items()}
+    return {name: {kind: rows[kind] for kind in order[name]} for name, rows in found.items()}
 
 
 def _read_verdicts(folder: Path, stem: str, count: int) -> dict[str, list[Word]]:
@@ -100,4 +135,4 @@ def _read_verdicts(folder: Path, stem: str, count: int) -> dict[str, list[Word]]
                 f"{path} holds {len(given)} verdicts on {count} completions. Judge them again, or remove that file."
             )
         verdicts[path.stem.removeprefix(f"{stem}.")] = [verdict.word for verdict in given]
-    return verdicts
+    return {judge: verdicts[judge] for judge in sorted(verdicts, key=rank)}

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from refusal.direction import Direction
 
-COMMAND = "import sys; from refusal.cli import main; main(sys.argv[1:])"
+COMMAND = (sys.executable, "-m", "refusal")
 PACE = 0.3  # seconds
 
 
@@ -38,7 +38,7 @@ def export_checkpoint(
         words = ["export", model, "--direction", str(saved), "--out", str(target)]
         words += ["--architecture", str(architecture)] if architecture else []
         with said.open("w") as stdout, told.open("w") as stderr:
-            process = subprocess.Popen([sys.executable, "-c", COMMAND, *words], stdout=stdout, stderr=stderr)
+            process = subprocess.Popen([*COMMAND, *words], stdout=stdout, stderr=stderr)
             try:
                 while process.poll() is None and going():
                     yield "working", [f"Writing {target}: {_size(target)}, {time.monotonic() - start:.0f} s …"]

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Literal
@@ -16,28 +16,11 @@ from refusal.direction import Candidates, Direction
 from refusal.errors import BadInput
 from refusal.generation import stream
 from refusal.model import ChatModel
+from refusal.ways import Way, in_turn
 
 State = Literal["waiting", "writing", "ended", "cut off", "stopped"]
 DONE = ("ended", "cut off")
 REMEMBERED = 64  # finished answers
-
-
-@dataclass(frozen=True, eq=False)
-class Way:
-    """One way to answer: what is done with which direction. Tokens are projected on the same direction."""
-
-    kind: Literal["none", "ablation", "addition"]
-    direction: Direction
-    coefficient: float = 1.0
-    compared: bool = False  # of the second direction, which stands beside the first
-
-    def around(self, model: ChatModel) -> AbstractContextManager[None]:
-        """Return the intervention as a with-block."""
-        if self.kind == "ablation":
-            return interventions.ablate(model, self.direction)
-        if self.kind == "addition":
-            return interventions.add(model, self.direction, coefficient=self.coefficient)
-        return nullcontext()
 
 
 def ways(first: Direction, second: Direction | None, coefficient: float) -> tuple[Way, ...]:
@@ -45,7 +28,7 @@ def ways(first: Direction, second: Direction | None, coefficient: float) -> tupl
     own = (Way("none", first), Way("ablation", first), Way("addition", first, coefficient))
     if second is None:
         return own
-    return (*own, Way("ablation", second, compared=True), Way("addition", second, coefficient, compared=True))
+    return (*own, Way("ablation", second), Way("addition", second, coefficient))
 
 
 @dataclass(frozen=True)
@@ -77,20 +60,11 @@ class Live:
         and the errors of `ChatModel.encode`.
         """
         self._check(prompt)
-        shown = [Answer(way) for way in asked]
-        running = {i: self._answer(prompt, way) for i, way in enumerate(asked)}
-        yield list(shown)
-        while running and going():
-            for i, answer in list(running.items()):
-                new = next(answer, None)
-                if new is not None:
-                    shown[i] = new
-                if new is None or new.state in DONE:
-                    running.pop(i)
-                if not going():
-                    break
-            yield list(shown)
-        if running:
+        shown = waiting = [Answer(way) for way in asked]
+        for steps in in_turn([self._answer(prompt, way) for way in asked], going=going):
+            shown = [step or first for step, first in zip(steps, waiting, strict=True)]
+            yield shown
+        if any(answer.state not in DONE for answer in shown):
             yield [answer if answer.state in DONE else replace(answer, state="stopped") for answer in shown]
 
     def _check(self, prompt: str) -> None:

@@ -12,10 +12,10 @@ from refusal.direction import Candidates, Direction
 from refusal.errors import BadRunFolder, RefusalError
 from refusal.explorer.grid import Picked, Place, chosen_place
 from refusal.explorer.live import Live
-from refusal.explorer.recorded import Records, read_records
+from refusal.findings import Findings, read_findings
 from refusal.generation import MAX_NEW_TOKENS
 from refusal.model import load_model
-from refusal.study import BUNDLED_TOKENS, load_contrast, run_folder
+from refusal.study import load_contrast, run_folder
 from refusal.weights.provenance import check_model
 
 OFFERED = 50  # held-out prompts of each set
@@ -28,7 +28,7 @@ FOLDERS = ("prompts_dir", "architecture")
 class Subject:
     """What the page is about. `note` says why there is no live model."""
 
-    records: Records
+    findings: Findings
     picked: Picked | None  # where the run read its direction
     live: Live | None = None
     note: str = ""
@@ -41,20 +41,20 @@ def open_run(folder: Path, *, live: bool = True, say: Callable[[str], None] = la
 
     Raises BadRunFolder when the folder is none.
     """
-    records = read_records(folder)
-    place = chosen_place(records.selection)
+    findings = read_findings(folder, partial=True)
+    place = chosen_place(findings.selection)
     picked = None if place is None else Picked(place)
     if not live:
-        return Subject(records, picked, prompts=_recorded_prompts(records))
+        return Subject(findings, picked, prompts=_recorded_prompts(findings))
     try:
         if picked is None:
             raise BadRunFolder(f"{folder} holds no chosen direction yet. Let the run go on, and open it again.")
-        config = _asked(records)
+        config = _asked(findings)
         say(f"Loading {config.model} ...")
-        loaded = _load(records, config, picked.first)
-        return Subject(records, picked, loaded, "", prompts_to_try(records, config), config.architecture)
+        loaded = _load(findings, config, picked.first)
+        return Subject(findings, picked, loaded, "", prompts_to_try(findings, config), config.architecture)
     except (RefusalError, OSError, RuntimeError, ValueError) as error:  # such as a device that is not there
-        return Subject(records, picked, note=str(error), prompts=_recorded_prompts(records))
+        return Subject(findings, picked, note=str(error), prompts=_recorded_prompts(findings))
 
 
 def find_run(model: str = BUNDLED, *, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -67,9 +67,9 @@ def find_run(model: str = BUNDLED, *, say: Callable[[str], None] = lambda _: Non
     return folder
 
 
-def prompts_to_try(records: Records, config: RunConfig) -> tuple[tuple[str, str], ...]:
+def prompts_to_try(findings: Findings, config: RunConfig) -> tuple[tuple[str, str], ...]:
     """Return held-out prompts: those that the run completed, else the test prompts of its sets, if they are here."""
-    if recorded := _recorded_prompts(records):
+    if recorded := _recorded_prompts(findings):
         return recorded
     try:
         sets = zip(("harmful", "harmless"), load_contrast(config), strict=True)
@@ -78,23 +78,23 @@ def prompts_to_try(records: Records, config: RunConfig) -> tuple[tuple[str, str]
         return ()
 
 
-def _recorded_prompts(records: Records) -> tuple[tuple[str, str], ...]:
-    sets = {name: next(iter(found.values())) for name, found in records.completions.items() if "@" not in name}
+def _recorded_prompts(findings: Findings) -> tuple[tuple[str, str], ...]:
+    sets = {name: next(iter(found.values())) for name, found in findings.completions.items() if "@" not in name}
     return tuple((name, row["prompt"]) for name, rows in sets.items() for row in rows[:OFFERED])
 
 
-def _asked(records: Records) -> RunConfig:
+def _asked(findings: Findings) -> RunConfig:
     given: dict[str, Any] = {
         name: entry["value"]
-        for name, entry in (records.record.get("config") or {}).items()
+        for name, entry in (findings.record.get("config") or {}).items()
         if name in (*ABOUT, *FOLDERS)
     }
     paths = {name: Path(given[name]) for name in FOLDERS if given.get(name)}
-    return RunConfig(model=str(records.record["model"]), **{**given, **paths})
+    return RunConfig(model=str(findings.record["model"]), **{**given, **paths})
 
 
-def _load(records: Records, config: RunConfig, place: Place) -> Live:
-    candidates = Candidates.load(records.folder / "candidates.safetensors")
+def _load(findings: Findings, config: RunConfig, place: Place) -> Live:
+    candidates = Candidates.load(findings.folder / "candidates.safetensors")
     model = load_model(
         config.model,
         dtype=config.dtype,
@@ -103,12 +103,10 @@ def _load(records: Records, config: RunConfig, place: Place) -> Live:
         template_arguments=config.template,
         architecture=read_architecture(config.architecture),
     )
-    check_model(_own(records, candidates, place), model)
-    longest = records.record.get("config", {}).get("max_new_tokens", {}).get("value")
-    usual = BUNDLED_TOKENS if config.model == BUNDLED else MAX_NEW_TOKENS
-    return Live(model, candidates, max_new_tokens=longest or usual)
+    check_model(_own(findings, candidates, place), model)
+    return Live(model, candidates, max_new_tokens=findings.record.get("max_new_tokens") or MAX_NEW_TOKENS)
 
 
-def _own(records: Records, candidates: Candidates, place: Place) -> Direction:
-    saved = records.folder / "direction.safetensors"
+def _own(findings: Findings, candidates: Candidates, place: Place) -> Direction:
+    saved = findings.folder / "direction.safetensors"
     return Direction.load(saved) if saved.exists() else candidates.at(*place)

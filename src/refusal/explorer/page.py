@@ -1,7 +1,6 @@
 """The page itself: the live part where there is a model, what was recorded, and how it looks."""
 
-from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse
 
 from refusal import svg
+from refusal.errors import RefusalError
 from refusal.explorer import recorded
 from refusal.explorer.grid import Picked
 from refusal.explorer.markup import render
@@ -30,7 +30,7 @@ def application(subject: Subject) -> FastAPI:
 
     @app.get("/report", response_model=None)
     def report() -> FileResponse | PlainTextResponse:
-        path = subject.records.folder / "report.html"
+        path = subject.findings.folder / "report.html"
         return FileResponse(path) if path.exists() else PlainTextResponse("This run has no report.", 404)
 
     # In the head, because gradio confines what is given as `css` to its own elements, colours of the page included.
@@ -54,7 +54,7 @@ def application(subject: Subject) -> FastAPI:
 def page(subject: Subject) -> gr.Blocks:
     """Return the page: live where there is a model, and what was recorded."""
     turns, files = Turns(), TemporaryDirectory(prefix="refusal-explorer-")
-    model = str(subject.records.record.get("model", ""))
+    model = str(subject.findings.record.get("model", ""))
     with gr.Blocks(title=f"Refusal in {model}", analytics_enabled=False, fill_width=True) as blocks:
         blocks.kept_files = files  # type: ignore[attr-defined]  # as long as the page
         html(render("head", {"model": model, "said": _said(subject)}))
@@ -64,13 +64,13 @@ def page(subject: Subject) -> gr.Blocks:
             if subject.live and subject.picked:
                 with gr.Tab("Play"):
                     play(blocks, subject, subject.live, turns, Path(files.name))
-            elif subject.records.selection:
+            elif subject.findings.selection:
                 with gr.Tab("Candidates"):
                     _candidates(subject)
             with gr.Tab("Recorded answers"):
                 _recorded(subject)
-            with gr.Tab("Results"):
-                html(render("results", recorded.results(subject.records)))
+            with gr.Tab("Results") as tab:
+                _results(subject, tab)
         blocks.unload(stopping(turns, ANSWER, EXPORT))
     return blocks
 
@@ -90,7 +90,7 @@ def _candidates(subject: Subject) -> None:
 
 def _recorded(subject: Subject) -> None:
     """Lay out the recorded answers: which set, which conditions, which prompts."""
-    records, sets = subject.records, list(subject.records.completions)
+    findings, sets = subject.findings, list(subject.findings.completions)
     name = sets[0] if sets else ""
     if not sets:
         html(
@@ -99,37 +99,50 @@ def _recorded(subject: Subject) -> None:
             )
         )
         return
+    listed, usual = recorded.conditions(findings, name), recorded.usual(findings, name)
     with gr.Row():
         chosen = gr.Dropdown([(each.capitalize() + " prompts", each) for each in sets], value=name, label="Set")
         text = gr.Textbox(label="Holding the text", placeholder="anything")
         which = gr.Radio(recorded.FILTERS, value=recorded.EVERYTHING, label="Show")
-    shown = gr.Dropdown(
-        recorded.conditions(records, name), value=recorded.usual(records, name), multiselect=True, label="Side by side"
-    )
+    shown = gr.Dropdown(listed, value=usual, multiselect=True, label="Side by side")
     with gr.Row():
         back = gr.Button("← Previous", size="sm", min_width=80)
         on = gr.Button("Next →", size="sm", min_width=80)
     at = gr.State(1)
-    cards = html(_cards(subject, name, recorded.usual(records, name), "", recorded.EVERYTHING, 1)[0], elem_id="cards")
-    asked = [chosen, shown, text, which]
 
     def turn(by: int, name: str, kinds: list[str], text: str, which: str, page: int) -> tuple[str, int]:
-        return _cards(subject, name, kinds, text, which, page + by)
+        values = recorded.answers(findings, name, kinds, text=text, which=which, page=page + by if by else 1)
+        return render("cards", values), values["page"]
 
     def another(name: str) -> Any:
-        kinds = recorded.usual(records, name)
-        return gr.Dropdown(choices=recorded.conditions(records, name), value=kinds)
+        return gr.Dropdown(choices=recorded.conditions(findings, name), value=recorded.usual(findings, name))
 
-    chosen.input(another, chosen, shown, **QUICK).then(partial(_cards, subject), asked, [cards, at], **QUICK)
-    for changed in (shown, text, which):
-        changed.input(partial(_cards, subject), asked, [cards, at], **QUICK)
-    back.click(partial(turn, -1), [*asked, at], [cards, at], **QUICK)
-    on.click(partial(turn, 1), [*asked, at], [cards, at], **QUICK)
+    cards = html(turn(0, name, usual, "", recorded.EVERYTHING, 1)[0], elem_id="cards")
+    turned: Any = {"inputs": [chosen, shown, text, which, at], "outputs": [cards, at], **QUICK}
+    chosen.input(another, chosen, shown, **QUICK).then(partial(turn, 0), **turned)
+    gr.on([shown.input, text.input, which.input], partial(turn, 0), **turned)
+    back.click(partial(turn, -1), **turned)
+    on.click(partial(turn, 1), **turned)
 
 
-def _cards(subject: Subject, name: str, kinds: Sequence[str], text: str, which: str, page: int = 1) -> tuple[str, int]:
-    values = recorded.answers(subject.records, name, kinds, text=text, which=which, page=page)
-    return render("cards", values), values["page"]
+def _results(subject: Subject, tab: gr.Tab) -> None:
+    """Lay out what the report says of the run's numbers; it is made when it is first looked at."""
+    findings = subject.findings
+    report = (findings.folder / "report.html").exists()
+    html(render("results", {"report": report, "measured": bool(findings.results)}))
+    if not findings.results:
+        return
+
+    @cache
+    def shown() -> str:
+        from refusal.report import measured  # here, so that all else of the explorer does without the report
+
+        try:
+            return measured(findings)
+        except RefusalError as error:  # such as a broken record of an analysis
+            return render("message", {"text": str(error)})
+
+    tab.select(shown, None, html('<p class="fine">Drawing the figures …</p>', elem_id="results"), **QUICK)
 
 
 def _said(subject: Subject) -> str:
@@ -138,7 +151,7 @@ def _said(subject: Subject) -> str:
             "One direction: ablated, the model stops refusing; added, it refuses. Move the strength, pick another "
             "candidate, and watch the answers and the tokens."
         )
-    return f"What the run {subject.records.folder.name} recorded."
+    return f"What the run {subject.findings.folder.name} recorded."
 
 
 def _theme() -> gr.themes.Base:

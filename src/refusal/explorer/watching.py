@@ -8,11 +8,13 @@ from typing import Any
 
 from refusal.errors import RefusalError
 from refusal.explorer.grid import Picked
-from refusal.explorer.live import DONE, Answer, Live, Way, scales, ways
+from refusal.explorer.live import DONE, Answer, Live, scales, ways
 from refusal.explorer.markup import render
-from refusal.formats import number, visible
+from refusal.formats import coefficient_text, visible
 from refusal.generation import Completion
 from refusal.judges.substring import Substring
+from refusal.labels import label_of
+from refusal.ways import Way
 
 NAMES = {"none": "Plain", "ablation": "Ablated", "addition": "Added"}
 STATES = {
@@ -61,16 +63,12 @@ def watch(
 
 def answers(shown: Sequence[Answer]) -> str:
     """Return the answers side by side."""
-    return render("answers", {"answers": [_answer(answer) for answer in shown]})
+    return render("answers", {"answers": [_answer(answer, shown[0].way) for answer in shown]})
 
 
 def strip(live: Live, shown: Sequence[Answer]) -> str:
     """Return every token of every answer with its components, to be coloured at any layer."""
-    strips = [
-        {"title": title(answer.way), "kind": answer.way.kind, "tokens": _tokens(answer)}
-        for answer in shown
-        if answer.tokens
-    ]
+    strips = [{**_told(answer.way, shown[0].way), "tokens": _tokens(answer)} for answer in shown if answer.tokens]
     held = scales(live.candidates, shown[0].way.direction.position) if shown else ()
     return render("strips", {"strips": strips, "scales": " ".join(f"{value:.4g}" for value in held)})
 
@@ -80,20 +78,19 @@ def message(text: str) -> str:
     return render("message", {"text": text})
 
 
-def title(way: Way) -> str:
-    """Return what a way to answer is called."""
-    with_what = " · B" if way.compared else ""
-    strength = f" · c = {number(way.coefficient)}" if way.kind == "addition" else ""
-    return NAMES[way.kind] + strength + with_what
+def _told(way: Way, first: Way) -> dict[str, Any]:
+    """Return what a way to answer is called, with which of the two directions, and its colour."""
+    strength = f" · {coefficient_text(way.coefficient)}" if way.kind == "addition" else ""
+    with_what = "" if way.direction is first.direction else " · B"
+    return {"title": NAMES[way.kind] + strength + with_what, "colour": label_of(way.kind).colour}
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: Answer, first: Way) -> dict[str, Any]:
     done = answer.state in DONE
     (verdict,) = Substring()([Completion("", answer.response)])
     count = len(answer.tokens)
     return {
-        "title": title(answer.way),
-        "kind": answer.way.kind,
+        **_told(answer.way, first),
         "text": answer.response,
         "writing": not done and answer.state != "stopped",
         "refused": verdict.word == "refused",

@@ -10,7 +10,7 @@ from refusal.explorer.grid import Picked
 from refusal.explorer.markup import render
 from refusal.explorer.opening import Subject
 from refusal.figures import SCORES
-from refusal.formats import number
+from refusal.formats import number, signed
 
 QUICK: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 GRID_JS = "window.explorer.grid(element, (name, data) => trigger('pick', data), watch);"
@@ -33,20 +33,21 @@ def heat_map(subject: Subject, picked: gr.State) -> tuple[gr.Radio, Any]:
 
 def grid_of(subject: Subject, score: str, picked: Picked | None) -> str:
     """Return the heat map of a subject, coloured by a score."""
-    return render("grid", grid.grid(subject.records.selection, subject.records.tokens, score, picked))
+    return render("grid", grid.grid(subject.findings.selection, subject.findings.tokens, score, picked))
 
 
 def facts_of(subject: Subject, running: live.Live | None, picked: Picked | None) -> str:
     """Return what is known of the direction, and of the one it is compared with."""
     if picked is None:
         return ""
-    rows, cards, directions = grid.places(subject.records.selection), [], []
+    rows, tokens = grid.places(subject.findings.selection), subject.findings.tokens
+    cards, directions = [], []
     for letter, place in (("A", picked.first), ("B", picked.second)):
         if place is not None:
             direction = running.candidates.at(*place) if running else None
             directions.append(direction)
             norm = number(direction.norm) if direction else ""
-            cards.append({"letter": letter, "norm": norm, **grid.facts(rows.get(place), place, subject.records.tokens)})
+            cards.append({"letter": letter, "norm": norm, **grid.facts(rows.get(place), place, tokens)})
     both = [direction for direction in directions if direction]
-    cosine = f"{live.cosine(*both):+.3f}".replace("-", "−") if len(both) == 2 else ""
+    cosine = signed(live.cosine(*both)) if len(both) == 2 else ""
     return render("facts", {"cards": cards, "cosine": cosine})

@@ -1,15 +1,13 @@
 """Prompts with their answers side by side: all that were given, up to a size, with what every judge said of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from refusal.findings import Findings, Row
-from refusal.labels import in_order, name_of
-from refusal.report.rates import at
+from refusal.findings import USUAL, Findings, Row, is_harmful
+from refusal.labels import name_of
 from refusal.report.text import folded
 
 OPEN = 8  # prompts that are shown of each set without asking: the first ones, in the order of the set
-SHOWN = ("none", "ablation", "addition", "weights")  # conditions beside each other; the others are folded
 BUDGET = 3_000_000  # characters of the page for all answers of a run
 # How much is shown, until it fits: characters of an answer, share of the prompts, and whether of all conditions.
 STEPS = ((20_000, 1.0, True), (4_000, 1.0, True), (4_000, 1.0, False), (1_500, 1.0, False), (1_500, 0.25, False))
@@ -27,46 +25,29 @@ CUT = "cut off"
 
 def samples(findings: Findings) -> list[dict[str, Any]]:
     """Return every set of prompts with its answers: as much of them as fits into a page that can be mailed."""
-    sets = findings.completions
-    rates = {name: findings.results.get(name) or findings.results.get("further", {}).get(name, {}) for name in sets}
     for limit, share, whole in STEPS:
-        made = [_set(name, rows, rates[name], limit, share, whole) for name, rows in sets.items()]
+        made = [_set(findings, name, limit, share, whole) for name in findings.completions]
         if sum(one["size"] for one in made) <= BUDGET:
             return made
     limit, share, whole = 500, OPEN, False  # of a run with very many prompts: the first ones alone
-    return [_set(name, rows, rates[name], limit, share, whole) for name, rows in sets.items()]
+    return [_set(findings, name, limit, share, whole) for name in findings.completions]
 
 
-def _set(
-    name: str,
-    answers: Mapping[str, Sequence[Row]],
-    rates: Mapping[str, Row],
-    limit: int,
-    share: float,
-    whole: bool,
-) -> dict[str, Any]:
-    """Return one set's prompts and answers, matched by the prompt's text; a `share` above 1 is a number of prompts."""
-    kinds = [kind for kind, _ in in_order({kind: {} for kind in answers}) if whole or kind in SHOWN]
-    every = list(dict.fromkeys(row["prompt"] for kind in kinds for row in answers[kind]))
-    kept = every[: int(share) if share > 1 else max(OPEN, int(share * len(every)))]
-    by_prompt = {kind: {row["prompt"]: row for row in reversed(answers[kind])} for kind in kinds}
-    labels = {
-        kind: name_of(kind, strength="coefficient" not in rates.get(kind, {})) + at(rates.get(kind, {}))
-        for kind in kinds
-    }
-    cards = [
-        _card(prompt, {kind: rows[prompt] for kind, rows in by_prompt.items() if prompt in rows}, labels, limit)
-        for prompt in kept
-    ]
+def _set(findings: Findings, name: str, limit: int, share: float, whole: bool) -> dict[str, Any]:
+    """Return one set's prompts and answers; a `share` above 1 is a number of prompts."""
+    labels = {kind: findings.title(name, kind) for kind in findings.completions[name] if whole or kind in USUAL}
+    every = findings.answers(name, labels)
+    kept = list(every.items())[: int(share) if share > 1 else max(OPEN, int(share * len(every)))]
+    cards = [_card(prompt, rows, labels, limit) for prompt, rows in kept]
     tags = sorted({tag for card in cards for part in card["parts"] for one in part for tag in one["tags"]})
     return {
         "set": name,
-        "folded": not name.startswith("harmless"),
+        "folded": is_harmful(name),
         "open": cards[:OPEN],
         "rest": cards[OPEN:],
         "total": len(every),
         "conditions": list(labels.items()),
-        "left_out": [name_of(kind) for kind, _ in in_order({kind: {} for kind in answers}) if kind not in kinds],
+        "left_out": [name_of(kind) for kind in findings.completions[name] if kind not in labels],
         "tags": list(dict.fromkeys(tag for tag, _ in tags)),
         "size": sum(card["size"] for card in cards),
     }
@@ -78,7 +59,7 @@ def _card(prompt: str, rows: Mapping[str, Row], labels: Mapping[str, str], limit
     parts: list[list[dict[str, Any]]] = []
     for shown in (True, False):
         part: list[dict[str, Any]] = []
-        for kind, row in ((kind, row) for kind, row in rows.items() if (kind in SHOWN) is shown):
+        for kind, row in ((kind, row) for kind, row in rows.items() if (kind in USUAL) is shown):
             tags = _tags(row)
             known = seen.get((row["response"], str(tags)))
             if known in part:
@@ -96,7 +77,6 @@ def _card(prompt: str, rows: Mapping[str, Row], labels: Mapping[str, str], limit
 
 
 def _tags(row: Row) -> list[tuple[str, str]]:
-    """Return what each judge said of an answer, the paper's first: text and classes of a tag."""
-    judged = sorted(row["verdicts"].items(), key=lambda one: (one[0] != "substring", one[0] != "grammar", one[0]))
-    tags = [(TAGS.get((judge, word), f"{judge}: {word}"), f"{judge} {word}") for judge, word in judged]
+    """Return what each judge said of an answer: text and classes of a tag."""
+    tags = [(TAGS.get((judge, word), f"{judge}: {word}"), f"{judge} {word}") for judge, word in row["verdicts"].items()]
     return [*tags, *([(CUT, "")] if row.get("finished") is False else [])]

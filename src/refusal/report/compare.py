@@ -10,7 +10,7 @@ from refusal.findings import Findings, Row
 from refusal.formats import brief, ends, number, points, tidy
 from refusal.labels import name_of
 from refusal.report.cautions import cautions
-from refusal.report.headline import headline, position_tokens
+from refusal.report.headline import headline
 from refusal.report.picture import Picture, picture, placed
 from refusal.report.provenance import HIDDEN, plain
 from refusal.statistics import Rate, mcnemar, rate_difference
@@ -128,7 +128,7 @@ def _choices(named: Named) -> list[dict[str, Any]]:
 def _map(name: str, one: Findings) -> Picture:
     rows = one.selection
     names = ("position", "layer", *figures.SCORES, "verdict")
-    drawn = figures.verdicts(rows, tokens=position_tokens(one.record), title=name)
+    drawn = figures.verdicts(rows, tokens=one.tokens, title=name)
     return picture(drawn, names, [tuple(row[key] for key in names) for row in rows])
 
 
