@@ -110,7 +110,7 @@ def test_the_headline_is_built_from_the_numbers(run):
         "a random direction leaves 5 %."
     )
     results["harmful"]["ablation"] |= {"refused": 40, "rate": 1.0, "high": 1.0}  # a run without the phenomenon says so
-    assert "does not change refusals of 40 held-out harmful prompts by more than chance" in headline(results)[0]
+    assert "is not shown to change refusals of 40 held-out harmful prompts" in headline(results)[0]
     results["harmless"]["random_addition"] |= {"rate": 0.6}  # and one whose control does something
     assert headline(results)[1].replace("\xa0", " ").endswith("; with a random direction it is 60 %.")
 

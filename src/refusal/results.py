@@ -98,7 +98,7 @@ def _rows(
 def _randoms(rows: Mapping[str, Any], main: Kind) -> dict[str, Any]:
     """Return how far the rates of refusal under the several random directions lie apart."""
     used = {name: one for name in rows if (one := read_condition(name)) and one.source == "random"}
-    rates = [rows[name]["rate"] for name, one in used.items() if one.kind == main]
+    rates = [rows[name]["rate"] for name, one in used.items() if one.kind == main and rows[name]["n"]]
     return spread(rates).record() if rates else {}
 
 

@@ -22,7 +22,7 @@ from refusal.report.text import visible
 HERE = Path(__file__).parent
 
 
-def report_files(folders: Sequence[Path], *, out: Path | None, figures: Path | None, pdf: bool) -> list[Path]:
+def report_files(folders: Sequence[Path], *, out: Path | None, figures: Path | None, pdf: bool = False) -> list[Path]:
     """Write what `refusal report` is asked for, the page of one run or of several or their figures: the paths."""
     if not folders:
         raise BadSetting("There is no run to report on. Give a run folder, or several to compare.")

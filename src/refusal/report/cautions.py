@@ -22,16 +22,32 @@ def cautions(findings: Findings) -> list[str]:
     results = findings.results
     found: list[str] = []
     for name, rows in result_sets(results).items():
-        found += [*_few(name, rows), *_start(name, rows), *_controls(name, rows)]
-        found += [*_unfinished(name, findings.completions.get(name, {})), *_undetermined(name, rows)]
+        found += [*_few(name, rows), *_undetermined(name, rows), *_start(name, rows), *_reversed(name, rows)]
+        found += [*_controls(name, rows), *_unfinished(name, findings.completions.get(name, {}))]
         found += _disagree(name, findings.completions.get(name, {}))
     return [*found, *_filters(findings.record), *_draws(results), *_weights(results)]
 
 
 def _few(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
-    n = max(row["n"] for row in rows.values())
-    if n < FEW:
-        yield f"Only {n} {name} prompts were tested: the intervals are wide."
+    main = _main(name, rows).values()
+    judged, asked = (min(row["n"] + left * row.get("undetermined", 0) for row in main) for left in (False, True))
+    if judged < FEW:
+        few = "were tested" if judged == asked else f"of {asked} were tested with an answer that could be judged"
+        yield f"Only {judged} {name} prompts {few}: the intervals are wide."
+
+
+def _undetermined(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
+    """Yield what each judge left open, and where most."""
+    judges = dict.fromkeys(judge for row in rows.values() for judge in row.get("judges") or {})
+    for judge in (None, *judges):
+        given = {key: row if judge is None else (row.get("judges") or {}).get(judge) for key, row in in_order(rows)}
+        left = {key: row["undetermined"] for key, row in given.items() if row and row.get("undetermined")}
+        if left:
+            key = max(left, key=left.__getitem__)
+            yield (
+                f"{judge or 'The judge of refusals'} left answers to {name} prompts undetermined, most of them with "
+                f"{name_of(key).lower()}: {left[key]} of {left[key] + (given[key] or {})['n']}. They are in no rate."
+            )
 
 
 def _start(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
@@ -45,6 +61,17 @@ def _start(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
         )
     if MAIN.get(name) == "addition" and plain["rate"] > REFUSES_HARMLESS:
         yield f"Already without intervention {brief(plain['rate'])} {ends(plain)} of the {name} prompts are refused."
+
+
+def _reversed(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
+    plain, main = rows.get("none"), rows.get(MAIN.get(name, ""))
+    if not (plain and main) or not (plain["n"] and main["n"]) or _overlap(plain, main):
+        return
+    if (main["rate"] > plain["rate"]) == (MAIN[name] == "ablation"):
+        yield (
+            f"{name_of(MAIN[name])} does the opposite of what it is for: refusals of {name} prompts go from "
+            f"{brief(plain['rate'])} to {brief(main['rate'])} {ends(main)}."
+        )
 
 
 def _controls(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
@@ -65,6 +92,8 @@ def _controls(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
                 f"On {name} prompts the control “{name_of(key).lower()}” ({brief(row['rate'])} refused {ends(row)}) "
                 f"overlaps with {name_of(kind).lower()} ({brief(main['rate'])} {ends(main)})."
             )
+    if not any((c := read_condition(key)) and c.is_control and c.kind == kind for key in rows):
+        yield f"No control was measured on {name} prompts: whether another vector does the same is not known."
     spoiled = [
         row["exact"]
         for key, row in rows.items()
@@ -79,8 +108,14 @@ def _controls(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
         )
 
 
+def _main(name: str, rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the rows that the headline is made of, or where a set has none of them every row."""
+    return {key: rows[key] for key in ("none", MAIN.get(name, "")) if key in rows} or dict(rows)
+
+
 def _overlap(first: Row, second: Row) -> bool:
-    return first["low"] <= second["high"] and second["low"] <= first["high"]
+    """Tell whether two rates may be the same; of nothing there is no rate."""
+    return bool(first["n"] and second["n"]) and first["low"] <= second["high"] and second["low"] <= first["high"]
 
 
 def _unfinished(name: str, answers: Mapping[str, Sequence[Row]]) -> Iterator[str]:
@@ -89,15 +124,6 @@ def _unfinished(name: str, answers: Mapping[str, Sequence[Row]]) -> Iterator[str
         cut = sum(row.get("finished") is False for row in rows)
         if rows and cut / len(rows) > UNFINISHED:
             yield f"{name_of(kind)}, {name} prompts: {cut} of {len(rows)} answers were cut off at the longest length."
-
-
-def _undetermined(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
-    for judge in dict.fromkeys(judge for row in rows.values() for judge in row.get("judges") or {}):
-        left = sum(
-            row["judges"][judge].get("undetermined", 0) for row in rows.values() if judge in row.get("judges", {})
-        )
-        if left:
-            yield f"{judge} left {left} answers to {name} prompts undetermined; they are in no rate."
 
 
 def _disagree(name: str, answers: Mapping[str, Sequence[Row]]) -> Iterator[str]:
@@ -134,8 +160,13 @@ def _draws(results: Row) -> Iterator[str]:
 
 def _weights(results: Row) -> Iterator[str]:
     for name, row in (results.get("weights_equal_ablation") or {}).items():
-        if row["identical"] < row["n"]:
-            yield (
-                f"Edited weights gave the text of ablation by hooks for {row['identical']} of {row['n']} {name} "
-                "prompts: rounding decides some tokens."
-            )
+        if row["identical"] == row["n"]:
+            continue
+        hooks, edited = (results.get(name, {}).get(kind) for kind in ("ablation", "weights"))
+        told = f"Edited weights gave the text of ablation by hooks for {row['identical']} of {row['n']} {name} prompts"
+        if not (hooks and edited and hooks["n"] and edited["n"]):
+            yield f"{told}."
+            continue
+        rates = f"{brief(edited['rate'])} {ends(edited)} refused, with hooks {brief(hooks['rate'])} {ends(hooks)}"
+        why = "rounding can do that, as the rates agree" if _overlap(hooks, edited) else "that is more than rounding"
+        yield f"{told}: {rates}; {why}."

@@ -8,8 +8,9 @@ from refusal.report.beside import paper
 from refusal.report.cautions import cautions
 from refusal.report.choice import candidates, coefficients, projections
 from refusal.report.costs import carried
+from refusal.report.done import chosen, steps
 from refusal.report.evidence import evidence
-from refusal.report.headline import chosen, headline, steps
+from refusal.report.headline import headline
 from refusal.report.mechanism import suffixes
 from refusal.report.picture import placed
 from refusal.report.provenance import asked

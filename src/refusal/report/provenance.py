@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from refusal.findings import Findings, Row
+from refusal.hidden import spelled
 from refusal.report.choice import setting
 
 HIDDEN = ("out",)  # where somebody's folder is says nothing of the run
@@ -23,9 +24,7 @@ def asked(findings: Findings) -> dict[str, Any]:
         "sets": [
             {
                 "role": role,
-                "name": one.get("name"),
-                "source": one.get("source"),
-                "licence": one.get("licence"),
+                **{name: plain(one.get(name)) for name in ("name", "source", "licence")},
                 "counts": [one.get("counts", {}).get(split) for split in ("train", "val", "test")],
             }
             for role, one in (prompts.get("sets") or {}).items()
@@ -44,14 +43,14 @@ def asked(findings: Findings) -> dict[str, Any]:
 
 
 def plain(value: Any) -> str:
-    """Return any JSON value as text for a reader."""
+    """Return any JSON value as text for a reader, with what is hidden in it spelled out."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {plain(inner)}" for name, inner in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(plain, value))
     if value is None or isinstance(value, bool):
         return {None: "–", True: "yes", False: "no"}[value]
-    return str(value)
+    return spelled(str(value))
 
 
 def _prompt_hashes(prompts: Row, record: Row) -> Iterator[tuple[str, str]]:
@@ -72,18 +71,26 @@ def _commands(record: Row) -> list[tuple[str, str]]:
     """Return the commands that make the run again, check it and use its direction, each with what it does."""
     if record.get("imported") or not record.get("config"):
         return []
+    config = record["config"]
     model = shlex.quote(str(record["model"]))
-    return [
-        ("make this run again", f"refusal run {model}{_flags(record['config'])} --out RUN"),
+    row = (config.get("architecture") or {}).get("value")
+    own = f" --architecture {shlex.quote(str(row))}" if row else ""
+    without = " (without the run's system prompt)" if (config.get("system") or {}).get("value") else ""
+    listed = [
+        ("make this run again", f"refusal run {model}{_flags(config)} --out RUN"),
         ("compute every number of this page again from its records", "refusal verify RUN"),
         ("save its figures as SVG and their numbers as CSV", "refusal report RUN --figures FIGURES"),
-        ("ask the model yourself", f'refusal ask {model} "PROMPT" --direction RUN/direction.safetensors'),
+        (
+            f"ask the model yourself{without}",
+            f'refusal ask {model} "PROMPT" --direction RUN/direction.safetensors{own}',
+        ),
         (
             "write the model without the direction",
-            f"refusal export {model} --direction RUN/direction.safetensors --as checkpoint --out EDITED",
+            f"refusal export {model} --direction RUN/direction.safetensors --as checkpoint --out EDITED{own}",
         ),
-        ("see every matrix that such an edit reaches", f"refusal models {model}"),
+        ("see every matrix that such an edit reaches", f"refusal models {model}{own}"),
     ]
+    return [(what, spelled(command)) for what, command in listed]
 
 
 def _flags(config: Mapping[str, Row]) -> str:
