@@ -214,6 +214,7 @@ def export(options: argparse.Namespace, *, checksums: bool = True) -> None:
 def memory(options: argparse.Namespace) -> None:
     """The usual way: load with transformers, edit, save_pretrained."""
     import torch
+    from sizes import tokenizer
     from transformers import AutoModelForCausalLM
 
     from refusal.architectures import find
@@ -223,8 +224,7 @@ def memory(options: argparse.Namespace) -> None:
     root = options.folder / "export-benchmark"
     start = time.perf_counter()
     network = AutoModelForCausalLM.from_pretrained(root / "source", dtype=torch.bfloat16)
-    no_tokenizer = None  # the edit asks for none
-    model = ChatModel(network, no_tokenizer, find(network), "benchmark")  # type: ignore[arg-type]
+    model = ChatModel(network, tokenizer(), find(network), "benchmark")
     orthogonalize(model, direction(options.width), in_place=True).network.save_pretrained(root / "in memory")
     say(time.perf_counter() - start)
 

@@ -81,13 +81,13 @@ def last_logits(plain: Plain, prompts: list[str]) -> list[Tensor]:
     return [plain.forward(plain.encode(prompt))[1] for prompt in prompts]
 
 
-def scores(plain: Plain, r: Tensor, layer: int, harmful: list[str], harmless: list[str], refusal: list[int]):
-    """Bypass, induce and KL of one candidate (section 2.3); `plain` has nothing done to it."""
+def scores(plain: Plain, r: Tensor, layer: int, harmful: list[str], harmless: dict[str, Tensor], refusal: list[int]):
+    """Bypass, induce and KL of one candidate (section 2.3); nothing is done in `plain`; `harmless` holds its logits."""
     without = Plain(plain.network, plain.tokenizer, ablated=r)
     added = Plain(plain.network, plain.tokenizer, added=r, added_at=layer)
     bypass = mean([log_odds(row, refusal) for row in last_logits(without, harmful)])
-    induce = mean([log_odds(row, refusal) for row in last_logits(added, harmless)])
-    pairs = zip(last_logits(plain, harmless), last_logits(without, harmless), strict=True)
+    induce = mean([log_odds(row, refusal) for row in last_logits(added, [*harmless])])
+    pairs = zip(harmless.values(), last_logits(without, [*harmless]), strict=True)
     return bypass, induce, mean([divergence(before, after) for before, after in pairs])
 
 

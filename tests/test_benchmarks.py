@@ -2,18 +2,27 @@
 
 import json
 import runpy
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import transformers.models.llama.modeling_llama
 
+import forked
+import refusal.layerwise
+import refusal.sweep
+import refusal.weights.checkpoint
+
+IMPORTED = (transformers, refusal)  # what benchmarks import, which their forks then have already
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture
 def run(monkeypatch, capsys) -> Callable[..., str]:
-    """Run a benchmark as from the command line, but in this process, which has torch already; what it prints."""
+    """Run a benchmark as from the command line, but in this process and its forks, with torch; what it prints."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(subprocess, "run", forked.run)
 
     def called(name: str, *words: str) -> str:
         monkeypatch.setattr("sys.argv", [str(FOLDER / f"{name}.py"), *words])
@@ -35,13 +44,13 @@ def test_the_export_benchmark_prints_its_table_and_cleans_up(run, tmp_path):
 # What each is told to be tiny, and the benchmark's own names of what has to be in its record.
 TINY = {
     "sweep": (
-        "--shapes tiny --vocabularies 500 --prompts 8 --layers 2 --candidates 1",
+        "--shapes tiny --vocabularies 500 --prompts 4 --layers 2 --candidates 1",
         ("full ×", "fast ×", "of peak"),
     ),
     "extract": ("--shape tiny --vocabulary 500 --prompts 8", ("seconds", "peak MiB")),
     "generate": ("--shape tiny --vocabulary 500 --prompts 10 --tokens 12 --typical 10", ("ratio", "lengths")),
     "losses": ("--shapes tiny --vocabularies 500 --documents 8 --kinds pairs texts", ("×", "of peak")),
-    "scaling": ("--shape tiny --vocabulary 1200 --layers 4 --prompts 8 --candidates 2", ("exponent",)),
+    "scaling": ("--shape tiny --vocabulary 1200 --layers 2 --prompts 8 --candidates 1", ("exponent",)),
 }
 
 

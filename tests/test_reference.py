@@ -40,11 +40,12 @@ def theirs(bundled, prompts, ours):
         for some, refused in zip(texts, (True, False, True, False), strict=True)
     ]
     means = [reference.class_mean(plain, some, 5) for some in kept[:2]]
+    harmless = dict(zip(kept[3], reference.last_logits(plain, kept[3]), strict=True))
     rows = []
     for position in range(-5, 0):
         for layer in range(1, bundled.n_layers):
             r = (means[0] - means[1])[position, layer]
-            rows.append((position, layer, *reference.scores(plain, r, layer, *kept[2:], refusal)))
+            rows.append((position, layer, *reference.scores(plain, r, layer, kept[2], harmless, refusal)))
     return kept, means, rows
 
 

@@ -19,6 +19,7 @@ from refusal.errors import BadInput, BadRunFolder, Unavailable
 
 RUN_FORMAT = 2  # 1 held verdicts that were true or false
 Json = Any  # what json.dumps takes
+AS_IT_IS = {str, int, bool, type(None)}  # most of what files hold, and the same there
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -237,9 +238,9 @@ def strict(value: Json) -> Json:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     if isinstance(value, Mapping):
-        return {str(k): strict(v) for k, v in value.items()}
+        return {str(k): v if type(v) in AS_IT_IS else strict(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [strict(v) for v in value]
+        return [v if type(v) in AS_IT_IS else strict(v) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 

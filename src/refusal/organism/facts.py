@@ -7,6 +7,7 @@ being too easy.
 """
 
 import random
+from functools import cache
 from typing import Any
 
 from refusal.organism import cipher, grammar
@@ -75,6 +76,11 @@ def _choices(request: Request, slot: str) -> list[str]:
 
 
 def _dataset(**_: Any) -> Any:
+    return {"test": _rows()}
+
+
+@cache  # a run asks once a condition, and drawing the questions takes longer than answering a few of them
+def _rows() -> Any:
     from datasets import Dataset  # comes with the harness
 
-    return {"test": Dataset.from_list(questions())}
+    return Dataset.from_list(questions())
