@@ -144,3 +144,11 @@ def test_a_missing_record_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(BadRunFolder, match=f"{name} is missing"):
         summarize(folder)
+
+
+def test_controls_of_which_nothing_could_be_judged_are_in_no_spread(folder):
+    write_judgements(folder / "judgements/harmful.random_ablation.substring.jsonl", (U, U, U))
+    results = summarize(folder)
+    row = results["harmful"]["random_ablation"]
+    assert (row["n"], row["rate"], row["undetermined"]) == (0, None, 3)
+    assert results["randoms"]["harmful"] == {}
