@@ -7,7 +7,6 @@ from refusal import figures, rule
 from refusal.conditions import read_condition
 from refusal.findings import Findings, Row
 from refusal.formats import number, tidy
-from refusal.report.headline import position_tokens
 from refusal.report.picture import picture
 
 VERDICTS = {
@@ -29,7 +28,7 @@ def setting(record: Row, name: str) -> Any:
 def candidates(findings: Findings) -> dict[str, Any]:
     """Return the maps of all candidates: the rule's verdicts with what they mean, and the three scores."""
     record, rows = findings.record, findings.selection
-    tokens = position_tokens(record)
+    tokens = findings.tokens
     names = ("position", "layer", *figures.SCORES, "verdict")
     data = [tuple(row[name] for name in names) for row in rows]
     notes = _notes(record)
