@@ -21,7 +21,7 @@ from refusal.explorer.markup import MOST, render, shown
 from refusal.findings import read_findings
 from refusal.formats import number
 from refusal.records import read_json, write_json
-from refusal.report import measured
+from refusal.report import render_measured
 from refusal.report.content import page_values
 from refusal.report.picture import pictures
 from refusal.rule import SELECTED
@@ -99,7 +99,7 @@ def test_answers_carry_what_every_judge_said(records):
 
 
 def test_results_are_the_figures_of_the_report(records):
-    made, drawn = measured(records), pictures(page_values(records))
+    made, drawn = render_measured(records), pictures(page_values(records))
     assert made.count("<figure ") == len(drawn)
     for one in drawn:
         assert one.svg in made

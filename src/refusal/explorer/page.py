@@ -135,10 +135,10 @@ def _results(subject: Subject, tab: gr.Tab) -> None:
 
     @cache
     def shown() -> str:
-        from refusal.report import measured  # here, so that all else of the explorer does without the report
+        from refusal.report import render_measured  # here, so that all else of the explorer does without the report
 
         try:
-            return measured(findings)
+            return render_measured(findings)
         except RefusalError as error:  # such as a broken record of an analysis
             return render("message", {"text": str(error)})
 

@@ -55,7 +55,7 @@ def render_report(folder: Path) -> str:
     return _render("page.html", page_values(read_findings(folder)))
 
 
-def measured(findings: Findings) -> str:
+def render_measured(findings: Findings) -> str:
     """Return what the page says of a run's numbers, from its headline to its judges, as markup for another page.
 
     It brings its own style, which reaches no further than itself; the figures need `svg.STYLE`.
