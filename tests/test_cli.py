@@ -341,14 +341,17 @@ def test_ask_says_one_answer_after_the_other_where_nobody_watches(found, capsys,
     told = data(capsys, *words)
     code, out, err = call(capsys, *words)
     assert (code, err) == (0, "")
-    assert out == "\n\n".join(f"{name}\n{text}" for name, text in told.items()) + "\n"
+    layer = Direction.load(found / "d.safetensors").layer
+    titles = ("plain (substring: refused)", "ablated at every layer (substring: not refused)")
+    added = f"added at layer {layer}, c = 1 (substring: refused)"
+    assert out == "\n\n".join(map("\n".join, zip((*titles, added), told.values(), strict=True))) + "\n"
 
 
 def test_ask_writes_three_columns_in_a_terminal(found, capsys, monkeypatch, harmful):
     words = ("ask", "organism", harmful.test[0].instruction, "--direction", str(found / "d.safetensors"))
     short = ("--max-new-tokens", "12")
     told = data(capsys, *words, *short)
-    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     code, out, _ = call(capsys, *words, *short)
     assert code == 0
@@ -356,19 +359,28 @@ def test_ask_writes_three_columns_in_a_terminal(found, capsys, monkeypatch, harm
     tops = [line for line in shown.splitlines() if " plain " in line]
     assert len(tops) >= 12  # a picture a token
     assert all(" ablated " in line and " added " in line for line in tops)
+    assert " added at layer " in tops[-1]
+    assert "c = 1 " in tops[-1]
+    assert shown.splitlines()[-1].count("substring: ") == 3
     last = shown.rpartition(" added ")[2].replace("│", " ").split()
     assert set(" ".join(told.values()).split()) <= set(last)
 
 
-def test_texts_stand_below_each_other_in_a_narrow_terminal(monkeypatch):
-    def lines(width):
-        monkeypatch.setenv("COLUMNS", str(width))
-        console = Console(file=io.StringIO(), width=width)
-        console.print(printing.columns({"plain": "yes", "ablated": "no", "added": "why"}))
-        return console.file.getvalue().splitlines()
+@pytest.mark.parametrize(("width", "beside"), [(120, True), (99, True), (98, False), (40, False)])
+def test_texts_stand_below_each_other_in_a_narrow_terminal_and_no_word_is_cut(monkeypatch, width, beside):
+    monkeypatch.setenv("COLUMNS", str(width))
+    console = Console(file=io.StringIO(), width=width)
+    texts = {"plain": "yes", "ablated": "no", "added": "cannot" + "I" * 150 + "."}
+    console.print(printing.columns([printing.Titled(*each) for each in texts.items()]))
+    shown = console.file.getvalue()
+    assert (" ablated " in shown.splitlines()[0]) == beside
+    assert (shown.count("I"), shown.count("."), "…" in shown) == (150, 1, False)
 
-    assert len(lines(80)) == 3
-    assert len(lines(60)) == 9
+
+def test_a_word_longer_than_its_column_is_folded_in_a_table():
+    console = Console(file=io.StringIO(), width=30)
+    console.print(printing.table([{"name": "n" * 40, "value": "v" * 40}]))
+    assert (console.file.getvalue().count("n"), console.file.getvalue().count("v")) == (41, 41)
 
 
 def test_a_model_cannot_steer_the_terminal():
@@ -376,9 +388,9 @@ def test_a_model_cannot_steer_the_terminal():
     hostile = f"\x1b[2Jgone\x07 \u202egnp.exe\u2066 {word} a\tb\nc\u00a0d \ud800"
     shown = f"\\x1b[2Jgone\\x07 \\u202egnp.exe\\u2066 {word} a\tb\nc\u00a0d \\ud800"
     assert spelled(hostile) == shown
-    assert "\x1b" not in printing.paragraphs({"plain": hostile})
+    assert "\x1b" not in printing.paragraphs([printing.Titled("plain", hostile)])
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    console.print(printing.table([{"value": hostile}]), printing.columns({"plain": hostile}))
+    console.print(printing.table([{"value": hostile}]), printing.columns([printing.Titled("plain", hostile)]))
     assert "\x1b[2J" not in console.file.getvalue()
 
 

@@ -1,6 +1,7 @@
 """A model's answers: completing prompts, judging them, and what an intervention costs."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,8 +20,9 @@ from refusal.cli.options import (
     Row,
     Saved,
 )
-from refusal.cli.printing import columns, paragraphs, quiet, say, show, table, tables, watch
+from refusal.cli.printing import Titled, columns, paragraphs, quiet, say, show, table, tables, watch
 from refusal.errors import BadSetting
+from refusal.formats import coefficient_text
 
 
 def ask(
@@ -35,7 +37,8 @@ def ask(
 ) -> None:
     """Print a model's answer to one prompt: plain, with the direction ablated, and with it added.
 
-    In a terminal the three appear side by side, as they are written.
+    In a terminal the three appear side by side, as they are written; below each other in one of under 99 columns. Each
+    says whether the substring judge finds a refusal in it.
 
     Example: refusal ask organism "Explain how to brew a red jam." --direction direction.safetensors
     """
@@ -47,11 +50,23 @@ def ask(
     quiet()
     chat = load_model(model, architecture=read_architecture(architecture))
     how: Any = {"coefficient": coefficient, "layer": layer, "max_new_tokens": max_new_tokens}
-    steps = asking.answers(chat, prompt, load_direction(direction), **how)
+    found = load_direction(direction)
+    steps = asking.answers(chat, prompt, found, **how)
+    where = f"added at layer {found.layer if layer is None else layer}, {coefficient_text(coefficient)}"
+    titles = {"plain": "plain", "ablated": "ablated at every layer", "added": where}
     if sys.stdout.isatty() and not json:
-        return watch(steps, columns)
+        return watch(steps, lambda answers: columns(_titled(answers, titles)))
     *_, answers = steps
-    show(answers, json, lambda: paragraphs(answers))
+    show(answers, json, lambda: paragraphs(_titled(answers, titles)))
+
+
+def _titled(answers: Mapping[str, str], titles: Mapping[str, str]) -> list[Titled]:
+    from refusal.generation import Completion
+    from refusal.judges import verdicts
+
+    said = verdicts([Completion("", text) for text in answers.values()])
+    remarks = [f"substring: {'' if each.word == 'refused' else 'not '}refused" for each in said]
+    return [Titled(titles[name], answers[name], remark) for name, remark in zip(answers, remarks, strict=True)]
 
 
 def generate(

@@ -5,11 +5,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from refusal.hidden import spelled
 
-NARROWEST = 24  # columns of a terminal, of one of several texts
+NARROWEST = 33  # columns of a terminal, of one of several texts
+
+
+class Titled(NamedTuple):
+    """A text under its title, with a remark on it."""
+
+    title: str
+    text: str
+    remark: str = ""
 
 
 def show(value: Any, json: bool, human: Callable[[], Any]) -> None:
@@ -39,19 +47,23 @@ def table(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> Any:
 
     made = Table(*(rows[0] if rows else ()), show_header=header, box=None, pad_edge=False)
     for row in rows:
-        made.add_row(*(Text(spelled(str(value))) for value in row.values()))  # Text: model output is never markup
+        # Text: model output is never markup. Folded: a word that is longer than its column is not cut.
+        made.add_row(*(Text(spelled(str(value)), overflow="fold") for value in row.values()))
     return made
 
 
-def columns(texts: Mapping[str, str]) -> Any:
-    """Lay out texts beside each other under their names; below each other where there is no room."""
+def columns(texts: Sequence[Titled]) -> Any:
+    """Lay out texts beside each other under their titles; below each other where there is no room."""
     from rich import box
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
-    boxes = [Panel(Text(spelled(text)), title=name, box=box.ROUNDED) for name, text in texts.items()]
+    boxes = [
+        Panel(Text(spelled(text), overflow="fold"), title=title, subtitle=remark or None, box=box.ROUNDED)
+        for title, text, remark in texts
+    ]
     beside = Console().width >= NARROWEST * len(boxes)
     made = Table.grid(*([""] * len(boxes) if beside else [""]), expand=True)
     for row in [boxes] if beside else [[each] for each in boxes]:
@@ -61,9 +73,10 @@ def columns(texts: Mapping[str, str]) -> Any:
     return made
 
 
-def paragraphs(texts: Mapping[str, str]) -> str:
-    """Lay out texts below each other, each behind its name."""
-    return "\n\n".join(f"{name}\n{spelled(text)}" for name, text in texts.items())
+def paragraphs(texts: Sequence[Titled]) -> str:
+    """Lay out texts below each other, each behind its title and the remark on it."""
+    heads = [f"{each.title} ({each.remark})" if each.remark else each.title for each in texts]
+    return "\n\n".join(f"{head}\n{spelled(each.text)}" for head, each in zip(heads, texts, strict=True))
 
 
 def watch(values: Iterable[Any], layout: Callable[[Any], Any]) -> None:
