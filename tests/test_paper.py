@@ -267,7 +267,11 @@ def test_what_was_measured_on_something_else_is_not_compared(tmp_path):
     assert refused.missed == ("not JailbreakBench's 100 prompts",)
     assert lines_of(run, "9")["Pile, none"].difference is None
     (page,) = pages(run=run, table="9")
-    assert page.notes[-1] == "Yours, where it is not compared: not the Pile but mine.txt."
+    assert page.notes[-1] == "Yours is not compared where it was measured otherwise: ᵃ not the Pile but mine.txt."
+    marked = {row[""]: row["yours"].endswith(" ᵃ") for row in page.blocks()[0][1] if row["yours"] != "-"}
+    assert (
+        {column for column, its in marked.items() if its} == {column for column in marked if "Pile" in column} != set()
+    )
     assert lines_of(run_of(tmp_path, "x"), "9")["Pile, none"].difference is not None
 
 
@@ -323,7 +327,7 @@ def test_a_run_with_other_settings_is_not_laid_beside_the_paper_as_the_same(
     if untouched:
         assert lines[untouched] == plain[untouched]
     (page,) = pages("Llama-3 8B", table="10", run=run)
-    assert page.notes[-1] == f"Yours, where it is not compared: {said}."
+    assert page.notes[-1] == f"Yours is not compared where it was measured otherwise: ᵃ {said}."
 
 
 def full_run(folder, model="meta-llama/Meta-Llama-3-8B-Instruct"):

@@ -10,6 +10,8 @@ from refusal.paper.beside import Line, Number, beside, find_runs, model_of
 
 Rows = list[dict[str, str]]
 FEW = 4  # columns that stand beside each other; more of them stand below each other
+RECORDED = "The recorded"  # notes on the recorded runs, which are shown of the paper's own models alone
+MARKS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,20 @@ class Page:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The table's notes, and what the run did not measure as the paper did."""
-        missed = dict.fromkeys(what for line in self.lines for what in line.missed)
-        return (*self.table.notes, *([f"Yours, where it is not compared: {'; '.join(missed)}."] if missed else ()))
+        """The table's notes, and what the run did not measure as the paper did, by the marks of its numbers."""
+        beside_others = self.model is not None and self.model not in models()
+        own = (note for note in self.table.notes if not (beside_others and note.startswith(RECORDED)))
+        missed = "; ".join(f"{_mark(i)} {what}" for i, what in enumerate(self._missed))
+        return (*own, *([f"Yours is not compared where it was measured otherwise: {missed}."] if missed else ()))
+
+    def marks(self, line: Line) -> str:
+        """Return what stands behind a number of ours that was not measured as the paper's: it leads to a note."""
+        found = sorted(self._missed.index(what) for what in line.missed)
+        return " " + "".join(map(_mark, found)) if found else ""
+
+    @property
+    def _missed(self) -> list[str]:
+        return list(dict.fromkeys(what for line in self.lines for what in line.missed))
 
     def blocks(self) -> list[tuple[str, Rows]]:
         """Return rows of text, each block under what it is of."""
@@ -68,7 +81,7 @@ class Page:
         row = {"": line.column, **theirs, **others}
         if self.run is not None:
             like = next((text for text in (*line.theirs.values(), *others.values()) if text != "-"), self._usual)
-            row |= {"yours": _text(line.ours, like), "random direction": _text(line.control, like)}
+            row |= {"yours": _text(line.ours, like) + self.marks(line), "random direction": _text(line.control, like)}
             row |= {"difference": _text(line.difference, like, sign="+")} if known else {}
         return row
 
@@ -83,7 +96,7 @@ class Page:
             found = [text for name in self.table.models if (text := self.table.printed(name, column, source))]
             if found:
                 ends = sorted(found, key=float)
-                return f"{ends[0]} to {ends[-1]} ({len(found)})"
+                return " to ".join(dict.fromkeys([ends[0], ends[-1]])) + f" ({len(found)})"
         return "-"
 
 
@@ -103,6 +116,10 @@ def pages(model: str = "", *, table: str = "", run: Path | None = None) -> list[
     name = known.name if known else name
     made = [Page(each, name, run, tuple(beside(each, run, model=name))) for each in asked]
     return [page for page in made if any(line.theirs or line.ours for line in page.lines)]
+
+
+def _mark(index: int) -> str:
+    return MARKS[index % len(MARKS)] * (index // len(MARKS) + 1)
 
 
 def _unknown(name: str) -> str:

@@ -30,18 +30,19 @@ def _table(page: Page) -> dict[str, Any]:
     return {
         "heading": page.heading.removesuffix(f", {SHARE}") + ", %" if share else page.heading,
         "heads": [{"yours": "this run"}.get(head, head) for head in heads],
-        "rows": [[_cell(head, row[head], line, share) for head in heads] for row, line in kept],
+        "rows": [[_cell(page, head, row[head], line) for head in heads] for row, line in kept],
         "left_out": len(rows) - len(kept),
         "notes": [note for note in page.notes if not note.startswith("Yours: ")],
     }
 
 
-def _cell(head: str, text: str, line: Line, share: bool) -> str:
+def _cell(page: Page, head: str, text: str, line: Line) -> str:
     """Return a cell; shares are in per cent on both sides, as everywhere on the page."""
-    if not share or not head:
+    if page.table.unit != SHARE or not head:
         return minus(text)
     if head in OURS:
-        return _percent(getattr(line, OURS[head]), "+.1f" if head == "difference" else ".1f")
+        marks = page.marks(line) if head == "yours" else ""
+        return _percent(getattr(line, OURS[head]), "+.1f" if head == "difference" else ".1f") + marks
     return minus(re.sub(r"-?\d*\.\d+", lambda found: f"{100 * float(found[0]):.0f}", text))
 
 
