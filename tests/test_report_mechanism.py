@@ -8,10 +8,8 @@ import pytest
 import run_folder
 from refusal.errors import BadRunFolder
 from refusal.records import write_json
-from refusal.report import suffix_figures as drawn
-from refusal.report import write_report
-from refusal.report.measured import Measured
-from refusal.report.mechanism import suffixes
+from refusal.report import drawing, write_report
+from refusal.report.mechanism import COLOURS, suffix_values, suffixes
 from refusal.report.notebook import show
 from refusal.statistics import count
 
@@ -104,15 +102,15 @@ def test_the_table_holds_every_rate_and_cosine(run):
 
 
 def test_figures_are_strict_and_tell_every_number():
-    near = Measured.read(record()["cosines"])
-    lines = drawn.over_layers(near)
-    told = re.findall("<title>(.*?)</title>", lines)
+    near = suffix_values(record())["cosines"]
+    told = re.findall("<title>(.*?)</title>", near["figure"])
     assert len(told) == len(CONDITIONS) * len(LAYERS)
     assert "suffix, layer 2: 0.1 ± 0.01 (n = 9)" in told
     assert "harmless, layer final: 0.075 ± 0.0075 (n = 9)" in told
-    bars = drawn.bars([("H0.1", {"harmful": (3.0, 0.5), "suffix": (-1.5, 0.25)})], "title", "note")
+    groups = [("H0.1", {"harmful": drawing.spread(3.0, 0.5), "suffix": drawing.spread(-1.5, 0.25)})]
+    bars = drawing.bars(groups, "title", "note", colours=COLOURS)
     assert re.findall("<title>(.*?)</title>", bars) == ["H0.1, harmful: 3 ± 0.5", "H0.1, suffix: −1.5 ± 0.25"]
-    for picture in (lines, bars, drawn.over_layers_key(near), drawn.bars_key(["harmful"])):
+    for picture in (near["figure"], near["key"], bars, drawing.bars_key(COLOURS)):
         ElementTree.fromstring(picture)
     widths = [float(x) for x in re.findall(r'<rect x="[\d.]+" y="[\d.]+" width="([\d.]+)"', bars)]
     assert widths[0] == pytest.approx(2 * widths[1], rel=1e-2)

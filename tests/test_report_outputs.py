@@ -148,7 +148,7 @@ class Found:
 
 def test_a_notebook_shows_what_the_report_says():
     for record, made in ((tokens_record(), first_tokens), (metrics_record(), metrics)):
-        found, section = show(Found(record)), made(record)
+        found, section = show(Found(record)), made(Measured.read(record))
         assert str(found).splitlines() == [section["title"], *section["said"]]
         assert all(figure in found.html for figure in section["figures"])
         assert "<th>" in found.html if section["table"] else "<table" not in found.html

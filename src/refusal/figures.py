@@ -18,7 +18,6 @@ from refusal.formats import (
     position_label,
     rate_text,
     shortened,
-    whole_percent,
 )
 from refusal.labels import CLASSES, Row, in_order, label_of
 from refusal.results import rate_in
@@ -63,10 +62,7 @@ def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refuse
     """
     bars = [(name, _bar_label(name, row), rate) for name, row in rows if (rate := rate_in(row, measure))]
     axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=158, right=54, top=28, bottom=30)
-    marks = [
-        axes.vertical(x, "grid") + axes.text((x, 0), whole_percent(x), dy=16, anchor="middle")
-        for x in (0, 0.25, 0.5, 0.75, 1)
-    ]
+    marks = [axes.upright(svg.SHARES, share=True)]
     for i, (name, label, cell) in enumerate(bars):
         y, rate = len(bars) - i - 0.5, cell["rate"] or 0.0  # null when nothing was counted
         (x1, top), (x2, bottom) = axes.at(0, y + 0.3), axes.at(rate, y - 0.3)
@@ -118,8 +114,7 @@ def verdicts_key(rows: Iterable[Row]) -> str:
 def runs(rows: Sequence[tuple[str, Sequence[tuple[str, Row]]]], title: str, note: str) -> str:
     """Draw a line a run with a mark and a whisker a condition: refusals with nothing done, intervened, controlled."""
     axes = Axes((0, 1), (0, len(rows)), height=92 + 38 * len(rows), left=128, right=22)
-    shares = (0, 0.25, 0.5, 0.75, 1)
-    marks = [axes.vertical(x, "grid") + axes.text((x, 0), whole_percent(x), dy=16, anchor="middle") for x in shares]
+    marks = [axes.upright(svg.SHARES, share=True)]
     for i, (name, conditions) in enumerate(rows):
         middle = len(rows) - i - 0.5
         marks.append(axes.text((0, middle), shortened(name, LONGEST + 5), dx=-8, dy=4, anchor="end"))
@@ -150,8 +145,7 @@ def projections(record: Row, *, layer: int) -> str:
     marks.append(axes.vertical(layer, "base"))
     marks.append(axes.text((layer, y[1]), f"layer {layer}, chosen", dx=aside[0], dy=11, anchor=aside[1]))
     for name, row, colour in sets:
-        upper, lower = ([(x, m + side * s) for x, m, s in bands[name]] for side in (1, -1))
-        marks.append(f'<path class="band" fill="var(--c{colour})" d="{axes.path([*upper, *reversed(lower)])}Z"/>')
+        marks.append(axes.band(bands[name], colour))
         marks.append(axes.line([(x, m) for x, m, _ in bands[name]], colour))
         for x, mean, sd in bands[name]:
             title = f"{name}, layer {x}: {number(mean)} ± {number(sd)} (n = {row['n']})"
@@ -173,8 +167,7 @@ def coefficients(record: Row, *, measure: str = "refused", further: Sequence[Row
     xs = [*record["coefficients"], *(row["coefficient"] for row in further)]
     low, high = min(0, *xs), max(0, *xs)
     axes = Axes((low, high if high > low else 1), (0, 1), right=22)
-    shares = (0, 0.25, 0.5, 0.75, 1)
-    marks = [axes.scales(svg.ticks(*axes.x), shares, x_name="coefficient c", share=True)]
+    marks = [axes.scales(svg.ticks(*axes.x), svg.SHARES, x_name="coefficient c", share=True)]
 
     def point(name: str, x: Number, cell: Row, colour: int, shape: str) -> str:
         bar = axes.segment((x, cell["low"]), (x, cell["high"]), "whisker")
@@ -245,8 +238,7 @@ def _verdict(row: Row) -> tuple[str, float, int]:
 
 
 def _swatch(letter: str, share: float, colour: int) -> str:
-    cell = f'<rect x="-8" y="-6" width="16" height="12" fill="var(--c{colour})" fill-opacity="{share}"/>'
-    return f'{cell}<text class="cell" y="4" text-anchor="middle">{letter}</text>'
+    return f'{svg.swatch(svg.fill(colour, share))}<text class="cell" y="4" text-anchor="middle">{letter}</text>'
 
 
 def _grid(
@@ -273,14 +265,10 @@ def _grid(
         title_of = f"position {names[row['position']]}, layer {x}: {row['verdict']}; " + ", ".join(
             f"{SCORES[name][0].lower() if name != 'kl' else 'KL'} {value}" for name, value in told.items()
         )
-        fill = f'class="cell" fill="var(--c{colour})" fill-opacity="{share:.2f}"'
+        fill = f'class="cell" {svg.fill(colour, share)}'
         marks.append(axes.cell((x - 0.48, y - 0.46), (x + 0.48, y + 0.46), title_of, fill))
         if wide >= max(NARROWEST, 5.2 * len(text)) or len(text) == 1:
-            (left, top), size = axes.at(x, y), min(9.5, wide * 0.8)
-            marks.append(
-                f'<text class="cell" x="{left}" y="{top + 3.5:.2f}" text-anchor="middle" font-size="{size:.1f}">'
-                f"{escape(text)}</text>"
-            )
+            marks.append(axes.inside((x, y), text, dy=3.5, size=min(9.5, wide * 0.8)))
     chosen = [(row["layer"], positions.index(row["position"])) for row in rows if row["verdict"] == SELECTED]
     marks += [axes.frame((x - 0.5, len(positions) - i - 1), (x + 0.5, len(positions) - i)) for x, i in chosen]
     return axes.picture(title, note, marks)

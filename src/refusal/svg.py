@@ -42,7 +42,11 @@ STYLE = PALETTE + MARKS.lstrip()
 COLOURS = 7  # c0 to c6 tell series apart
 GREY = 7  # c7 is for controls
 CIRCLE, CROSS = "M-3.4 0A3.4 3.4 0 1 0 3.4 0A3.4 3.4 0 1 0-3.4 0Z", "M-3-3L3 3M-3 3L3-3"
+SHARES = (0, 0.25, 0.5, 0.75, 1)  # marked on a scale of shares
 SHAPES = (CIRCLE, "M-3-3H3V3H-3Z", "M0-4L4 3H-4Z", "M0-4.4L4.4 0L0 4.4L-4.4 0Z", "M0 4L-4-3H4Z")
+
+
+Points = Sequence[tuple[Number, Number]]
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,27 @@ class Axes:
     def band(self, points: Sequence[tuple[Number, Number, Number]], colour: int) -> str:
         """Draw the band of y ± spread through data points `(x, y, spread)`."""
         upper, lower = ([(x, y + side * spread) for x, y, spread in points] for side in (1, -1))
-        return f'<path class="band" fill="var(--c{colour})" d="{self.path([*upper, *reversed(lower)])}Z"/>'
+        return self.area(lower, upper, f'class="band" {fill(colour)}')
+
+    def area(self, lower: Points, upper: Points, paint: str) -> str:
+        """Fill what lies between two lines; `paint` is what its attributes say of colour."""
+        return f'<path {paint} d="{self.path([*upper, *reversed(lower)])}Z"/>'
+
+    def _box(self, start: tuple[Number, Number], end: tuple[Number, Number]) -> str:
+        """Return the attributes of the rectangle between two data points."""
+        (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
+        return f'x="{min(x1, x2)}" y="{min(y1, y2)}" width="{abs(x2 - x1):.2f}" height="{abs(y2 - y1):.2f}"'
 
     def cell(self, start: tuple[Number, Number], end: tuple[Number, Number], title: str, paint: str) -> str:
         """Fill the rectangle between two data points; `paint` is what its attributes say of colour."""
-        (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
-        left, top, width, height = min(x1, x2), min(y1, y2), abs(x2 - x1), abs(y2 - y1)
+        return f"<rect {self._box(start, end)} {paint}><title>{escape(title)}</title></rect>"
+
+    def inside(self, point: tuple[Number, Number], text: str, *, dy: Number = 4, size: Number = 12) -> str:
+        """Write in the middle of a cell."""
+        x, y = self.at(*point)
         return (
-            f'<rect x="{left}" y="{top}" width="{width:.2f}" height="{height:.2f}" {paint}>'
-            f"<title>{escape(title)}</title></rect>"
+            f'<text class="cell" x="{x}" y="{y + dy:.2f}" text-anchor="middle" font-size="{size:.3g}">'
+            f"{escape(text)}</text>"
         )
 
     def mark(self, point: tuple[Number, Number], title: str, colour: int, *, shape: str = CIRCLE) -> str:
@@ -108,9 +124,7 @@ class Axes:
 
     def frame(self, start: tuple[Number, Number], end: tuple[Number, Number]) -> str:
         """Draw a frame around the rectangle between two data points."""
-        (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
-        left, top, width, height = min(x1, x2), min(y1, y2), abs(x2 - x1), abs(y2 - y1)
-        return f'<rect class="ring" x="{left}" y="{top}" width="{width:.2f}" height="{height:.2f}" rx="2"/>'
+        return f'<rect class="ring" {self._box(start, end)} rx="2"/>'
 
     def segment(self, start: tuple[Number, Number], end: tuple[Number, Number], kind: str, title: str = "") -> str:
         """Draw a straight line of one of the kinds in `STYLE`."""
@@ -128,11 +142,7 @@ class Axes:
 
     def shade(self, start: Number, end: Number, title: str) -> str:
         """Shade the frame between two x values."""
-        (x1, y1), (x2, y2) = self.at(start, self.y[1]), self.at(end, self.y[0])
-        return (
-            f'<rect class="shade" x="{x1}" y="{y1}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}">'
-            f"<title>{escape(title)}</title></rect>"
-        )
+        return self.cell((start, self.y[0]), (end, self.y[1]), title, 'class="shade"')
 
     def text(
         self, point: tuple[Number, Number], text: str, *, dx: Number = 0, dy: Number = 0, anchor: str = "start"
@@ -152,6 +162,12 @@ class Axes:
         ]
         middle = sum(self.x) / 2
         return "".join([*up, *across, self.text((middle, low), x_name, dy=31, anchor="middle")])
+
+    def upright(self, ticks: Sequence[Number], *, share: bool = False) -> str:
+        """Draw a grid of upright lines with their numbers below; `share` writes them in per cent."""
+        text = whole_percent if share else number
+        below = self.y[0]
+        return "".join(self.vertical(x, "grid") + self.text((x, below), text(x), dy=16, anchor="middle") for x in ticks)
 
     def picture(self, title: str, note: str, marks: Iterable[str]) -> str:
         """Return the whole SVG element."""
@@ -193,9 +209,20 @@ def dot(colour: int, shape: str = CIRCLE) -> str:
     return f'<path d="{shape}" fill="var(--c{colour})" stroke="var(--c{colour})"/>'
 
 
-def stroke(kind: str) -> str:
+def stroke(kind: str, colour: int | None = None) -> str:
     """Return a line of one of the kinds in `STYLE`, for a key."""
-    return f'<line class="{kind}" x1="-9" x2="9"/>'
+    paint = "" if colour is None else f' stroke="var(--c{colour})"'
+    return f'<line class="{kind}"{paint} x1="-9" x2="9"/>'
+
+
+def fill(colour: int, opacity: float = 1.0) -> str:
+    """Return the attributes that fill a shape with a colour."""
+    return f'fill="var(--c{colour})"' + ("" if opacity == 1 else f' fill-opacity="{opacity:.2f}"')
+
+
+def swatch(paint: str) -> str:
+    """Return a patch for a key; `paint` is what its attributes say of colour."""
+    return f'<rect x="-8" y="-6" width="16" height="12" {paint}/>'
 
 
 def key(entries: Iterable[tuple[str, str]]) -> str:

@@ -47,7 +47,7 @@ def agreement(record: Measured) -> Section:
     keys = [
         (svg.dot(*CHOSEN), "cosine of the candidate with the chosen direction"),
         (svg.dot(*HALVES), "of the candidate from two halves of its prompts, ± 1 sd over splits"),
-        ('<rect class="band" fill="var(--c7)" x="-8" y="-6" width="16" height="12"/>', "classes mixed up, ± 1 sd"),
+        (svg.swatch(f'class="band" {svg.fill(svg.GREY)}'), "classes mixed up, ± 1 sd"),
         (svg.stroke("base"), "random directions, ± 2/√d"),
     ]
     figures = [_over_layers(record, i) for i in range(len(record.axes["position"]))]
@@ -75,8 +75,8 @@ def candidate_cosines(record: Measured) -> Section:
             f"At layer {layer} the positions most alike are {_pair(record, most)} (cosine {signed(high, '.3f')}), and "
             f"least alike are {_pair(record, least)} ({signed(low, '.3f')})."
         )
-    swatch = '<rect x="-8" y="-6" width="16" height="12" fill="var(--c{})"/>'
-    key = svg.key([(swatch.format(ABOVE), "cosine 1; paler towards 0"), (swatch.format(BELOW), "cosine −1")])
+    ends = (ABOVE, "cosine 1; paler towards 0"), (BELOW, "cosine −1")
+    key = svg.key([(svg.swatch(svg.fill(colour)), told) for colour, told in ends])
     title = "Cosines between candidates"
     return {"title": title, "said": said, "figures": [_heat_map(record)], "key": key, "table": None}
 
@@ -164,7 +164,7 @@ def _heat_map(record: Measured) -> str:
             if (cosine := cosines[p][i][q][j]) is None:
                 continue
             told = f"{_name(record, (p, i))} with {_name(record, (q, j))}: {signed(cosine, '.3f')}"
-            paint = f'fill="var(--c{ABOVE if cosine > 0 else BELOW})" fill-opacity="{min(abs(cosine), 1.0):.2f}"'
+            paint = svg.fill(ABOVE if cosine > 0 else BELOW, min(abs(cosine), 1.0))
             marks.append(axes.cell((column, size - row), (column + 1, size - row - 1), told, paint))
     block = size // len(tokens)
     for p in range(len(tokens)):

@@ -1,18 +1,17 @@
 """What the chat model's direction is in its base model, drawn and said (paper Figure 24)."""
 
 from refusal import svg
-from refusal.formats import number, percent, signed
+from refusal.formats import percent, signed
 from refusal.labels import CLASSES
+from refusal.report.drawing import Curve, layered, of_classes
 from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
-from refusal.svg import Axes
 
 TITLES = {
     "chat": ("Chat model", "in its template"),
     "base": ("Base model", "nothing before it"),
     "base in the template": ("Base model, the chat model's tokens", "in the template"),
 }
-GREY_LINE = '<path class="line" stroke="var(--c7)" d="M-9 0H9"/>'
 
 
 def section(record: Measured) -> Section:
@@ -39,8 +38,8 @@ def section(record: Measured) -> Section:
     ]
     key = svg.key(
         [
-            *((svg.dot(colour, svg.SHAPES[colour]), f"{name} prompts") for name, colour in CLASSES.items()),
-            (GREY_LINE, "both along a random direction"),
+            *of_classes(),
+            (svg.stroke("line", svg.GREY), "both along a random direction"),
             (svg.stroke("base"), "layer of the direction"),
         ]
     )
@@ -67,27 +66,18 @@ def _beside_chance(gap: float, chance: float, facts: Row) -> str:
 
 def _panel(record: Measured, reading: str) -> str:
     """Draw one model's cosines over layers, in the scale of all."""
-    names, n = record.axes["layer"], record.n
-    every = [
-        row
-        for name in CLASSES
-        for one in record.axes["reading"]
-        for vector in record.axes["vector"]
-        for row in zip(*record.at(name, one, vector), strict=True)
+    curves = [
+        Curve(name, *record.at(name, reading, "found"), record.n[name], colour, svg.SHAPES[colour])
+        for name, colour in CLASSES.items()
     ]
-    last = len(names) - 1
-    axes = Axes((0, last), svg.padded(m + side * s for m, s in every for side in (-1, 1)), width=340, right=22)
-    shown = [x for x in svg.whole_ticks(last - 1) if (last - x) * 8 >= last]  # the others would lie under "final"
-    marks = [axes.scales(shown, svg.ticks(*axes.y), x_name="layer (input of the block)")]
-    marks += [axes.text((last, axes.y[0]), names[-1], dy=15, anchor="middle")]
-    marks.append(axes.vertical(record.layer, "base"))
-    marks += [axes.line([*enumerate(record.at(name, reading, "random")[0])], svg.GREY) for name in CLASSES]
-    for name, colour in CLASSES.items():
-        mean, sd = record.at(name, reading, "found")
-        marks += [axes.band([*zip(range(last + 1), mean, sd, strict=True)], colour)]
-        marks += [axes.line([*enumerate(mean)], colour)]
-        for x, (m, s) in enumerate(zip(mean, sd, strict=True)):
-            told = f"{name}, layer {names[x]}: {number(m)} ± {number(s)} (n = {n[name]})"
-            marks.append(axes.mark((x, m), told, colour, shape=svg.SHAPES[colour]))
     title, note = TITLES[reading]
-    return axes.picture(title, f"{note}; mean ± 1 sd, n = {' + '.join(map(str, n.values()))}", marks)
+    return layered(
+        curves,
+        record.axes["layer"],
+        title,
+        f"{note}; mean ± 1 sd, n = {' + '.join(map(str, record.n.values()))}",
+        y=svg.padded(record.edges),
+        random=[record.at(name, reading, "random")[0] for name in CLASSES],
+        chosen=record.layer,
+        size=(340, 280),
+    )

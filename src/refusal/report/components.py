@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from math import sqrt
 
 from refusal import svg
-from refusal.formats import number, percent, signed
+from refusal.formats import percent, signed
 from refusal.labels import CLASSES
+from refusal.report.drawing import Bar, Curve, bars, bars_key, layered, of_classes, spread
 from refusal.report.measured import Measured
 from refusal.report.section import Section
-from refusal.report.suffix_figures import bars, bars_key
 from refusal.statistics import Z95
-from refusal.svg import Axes
 
 APART = {"harmful − harmless": 2, "the same along a random direction": svg.GREY}
 KINDS = ("attention", "MLP")  # drawn over layers
@@ -36,10 +35,10 @@ def section(record: Measured) -> Section:
     for listed, count, what in ((wholes, PARTS, "Parts"), (heads, HEADS, "Heads")):
         if listed:
             most = sorted(listed, key=lambda label: -abs(found[label][0]))[:count]
-            rows = [(label, dict(zip(APART, (found[label], random[label]), strict=True))) for label in most]
+            rows = [(label, _both(found[label], random[label])) for label in most]
             figures.append(bars(rows, f"{what} that differ most", "difference of means, 95 % interval", colours=APART))
-    keys = [svg.key([(svg.dot(c, svg.SHAPES[c]), f"{name} prompts, ± 1 sd") for name, c in CLASSES.items()])]
-    keys.append(bars_key([*APART], colours=APART))
+    keys = [svg.key(of_classes("prompts, ± 1 sd"))]
+    keys.append(bars_key(APART))
     title = "Which parts write the direction"
     return {"title": title, "said": said, "figures": figures, "key": "".join(keys), "table": None}
 
@@ -52,6 +51,10 @@ def _apart(record: Measured, vector: str) -> dict[str, Difference]:
         label: (a[i] - b[i], Z95 * sqrt(s[i] ** 2 / n + t[i] ** 2 / m))
         for i, label in enumerate(record.axes["component"])
     }
+
+
+def _both(found: Difference, random: Difference) -> dict[str, Bar]:
+    return {name: spread(*difference) for name, difference in zip(APART, (found, random), strict=True)}
 
 
 def _of_sums(record: Measured, wholes: Sequence[str]) -> str:
@@ -94,31 +97,37 @@ def _of_heads(found: dict[str, Difference], random: dict[str, Difference], heads
 
 def _over_layers(record: Measured, kind: str) -> str:
     """Draw what one kind of part writes at every layer, in the scale of both kinds."""
-    labels = record.axes["component"]
-    places = {
-        each: [(i, int(label.split()[1])) for i, label in enumerate(labels) if _kind(label) == each] for each in KINDS
-    }
-    curves = {(name, vector): record.at(name, vector) for name in CLASSES for vector in ("found", "random")}
-    every = [
-        mean[i] + side * sd[i]
-        for mean, sd in curves.values()
-        for side in (-1, 1)
+    places = {each: [i for i, label in enumerate(record.axes["component"]) if _kind(label) == each] for each in KINDS}
+    layers = {each: [record.axes["component"][i].split()[1] for i in at] for each, at in places.items()}
+
+    def read(name: str, vector: str, each: str) -> tuple[list[float], list[float]]:
+        mean, sd = record.at(name, vector)
+        return [mean[i] for i in places[each]], [sd[i] for i in places[each]]
+
+    scale = [
+        mean + side * sd
+        for name in CLASSES
+        for vector in ("found", "random")
         for each in KINDS
-        for i, _ in places[each]
+        for mean, sd in zip(*read(name, vector, each), strict=True)
+        for side in (-1, 1)
     ]
-    last = max(layer for each in KINDS for _, layer in places[each])
-    axes = Axes((0, max(last, 1)), svg.padded(every), width=360, height=250, right=22)
-    marks = [axes.scales(svg.whole_ticks(last), svg.ticks(*axes.y), x_name="layer"), axes.horizontal(0, "limit", "0")]
-    for name, colour in CLASSES.items():
-        mean, sd = curves[name, "found"]
-        points = [(layer, mean[i], sd[i]) for i, layer in places[kind]]
-        marks += [axes.band(points, colour), axes.line([(x, y) for x, y, _ in points], colour)]
-        for x, y, spread in points:
-            told = f"{name}, {kind} {x}: {number(y)} ± {number(spread)} (n = {record.n[name]})"
-            marks.append(axes.mark((x, y), told, colour, shape=svg.SHAPES[colour]))
-        marks.append(axes.line([(layer, curves[name, "random"][0][i]) for i, layer in places[kind]], svg.GREY))
-    title = {"attention": "What attention writes", "MLP": "What MLPs write"}[kind]
-    return axes.picture(title, "along the direction, last token; grey: a random one", marks)
+    curves = [
+        Curve(name, *read(name, "found", kind), record.n[name], colour, svg.SHAPES[colour])
+        for name, colour in CLASSES.items()
+    ]
+    return layered(
+        curves,
+        layers[kind],
+        {"attention": "What attention writes", "MLP": "What MLPs write"}[kind],
+        "along the direction, last token; grey: a random one",
+        y=svg.padded(scale),
+        what=kind,
+        end=max(int(layer) for listed in layers.values() for layer in listed),
+        random=[read(name, "random", kind)[0] for name in CLASSES],
+        zero=True,
+        size=(360, 250),
+    )
 
 
 def _kind(label: str) -> str:

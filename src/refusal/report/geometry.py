@@ -7,12 +7,12 @@ from typing import Any
 from refusal import svg
 from refusal.formats import number, percent, position_label, signed
 from refusal.labels import CLASSES
+from refusal.report.drawing import Curve, layered, of_classes
 from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
 from refusal.svg import Axes
 
-KEY_CLASSES = [(svg.dot(colour, svg.SHAPES[colour]), f"{name} prompts") for name, colour in CLASSES.items()]
-GREY_LINE = '<path class="line" stroke="var(--c7)" d="M-9 0H9"/>'
+GREY_LINE = svg.stroke("line", svg.GREY)
 CLOSE = 0.5  # of squared cosine: more than half of the direction
 
 
@@ -49,7 +49,7 @@ def projections(record: Measured) -> Section:
         _histogram(facts["histogram"]["found"], counts, "The direction, at its own place"),
         _histogram(facts["histogram"]["random"], counts, "A random direction, at the same place"),
     ]
-    key = svg.key([*KEY_CLASSES, (GREY_LINE, "both along a random direction")])
+    key = svg.key([*of_classes(), (GREY_LINE, "both along a random direction")])
     return {
         "title": "Where prompts lie along the direction",
         "said": said,
@@ -84,9 +84,9 @@ def pca(record: Measured) -> Section:
     ]
     key = svg.key(
         [
-            *KEY_CLASSES,
+            *of_classes(),
             (
-                '<path class="limit" d="M-9 0H9"/>',
+                svg.stroke("limit"),
                 "the direction, from the mean of harmless prompts, in its own length",
             ),
             (GREY_LINE, "a random direction, as long"),
@@ -125,29 +125,21 @@ def _shared(bins: Row, counts: Mapping[str, int]) -> float:
 
 def _over_layers(record: Measured, position: str) -> str:
     """Draw one position over layers, in the scale of all."""
-    facts, layers = record.facts, [*map(int, record.axes["layer"])]
-    every = [
-        row
-        for name in CLASSES
-        for vector in record.axes["vector"]
-        for p in record.axes["position"]
-        for row in zip(*record.at(name, vector, p), strict=True)
+    curves = [
+        Curve(name, *record.at(name, "found", position), record.n[name], colour, svg.SHAPES[colour])
+        for name, colour in CLASSES.items()
     ]
-    y = svg.padded(m + side * s for m, s in every for side in (-1, 1))
-    axes = Axes((0, layers[-1]), y, width=340, height=230, right=22)
-    marks = [axes.scales(svg.whole_ticks(layers[-1]), svg.ticks(*y), x_name="layer")]
-    chosen = int(position) == facts["position"]
-    marks += [axes.vertical(facts["layer"], "base")] if chosen else []
-    for name in CLASSES:
-        marks.append(axes.line([*enumerate(record.at(name, "random", position)[0])], svg.GREY))
-    for name, colour in CLASSES.items():
-        points = [*zip(layers, *record.at(name, "found", position), strict=True)]
-        marks += [axes.band(points, colour), axes.line([(x, m) for x, m, _ in points], colour)]
-        for x, mean, sd in points:
-            told = f"{name}, layer {x}: {number(mean)} ± {number(sd)} (n = {record.n[name]})"
-            marks.append(axes.mark((x, mean), told, colour, shape=svg.SHAPES[colour]))
-    title = f"Position {_label(position, facts)}" + (", chosen" if chosen else "")
-    return axes.picture(title, "component along it, mean ± 1 sd over prompts", marks)
+    chosen = int(position) == record.facts["position"]
+    return layered(
+        curves,
+        record.axes["layer"],
+        f"Position {_label(position, record.facts)}" + (", chosen" if chosen else ""),
+        "component along it, mean ± 1 sd over prompts",
+        y=svg.padded(record.edges),
+        random=[record.at(name, "random", position)[0] for name in CLASSES],
+        chosen=record.layer if chosen else None,
+        size=(340, 230),
+    )
 
 
 def _histogram(bins: Row, counts: Mapping[str, int], title: str) -> str:
@@ -160,8 +152,7 @@ def _histogram(bins: Row, counts: Mapping[str, int], title: str) -> str:
     for name, colour in CLASSES.items():
         for share, k, start, end in zip(shares[name], bins[name], edges, edges[1:], strict=False):
             told = f"{name}, {number(start)} to {number(end)}: {k} of {counts[name]}"
-            paint = f'fill="var(--c{colour})" fill-opacity="0.65"'
-            marks += [axes.cell((start, 0), (end, share), told, paint)] if k else []
+            marks += [axes.cell((start, 0), (end, share), told, svg.fill(colour, 0.65))] if k else []
     n = ", ".join(f"{counts[name]} {name}" for name in CLASSES)
     return axes.picture(title, f"share of prompts; n = {n}", marks)
 
@@ -200,10 +191,10 @@ def _shares(facts: Row) -> str:
     held = {vector: [x * x for x in row] for vector, row in facts["cosine"].items()}
     count = len(facts["explained"])
     axes = Axes((0.4, count + 0.6), (0, 1), width=340, height=260, right=22)
-    marks = [axes.scales(range(1, count + 1), (0, 0.25, 0.5, 0.75, 1), x_name="principal component", share=True)]
+    marks = [axes.scales(range(1, count + 1), svg.SHARES, x_name="principal component", share=True)]
     for i, share in enumerate(facts["explained"], 1):
         told = f"component {i}: {percent(share)} of the variance"
-        marks.append(axes.cell((i - 0.32, 0), (i + 0.32, share), told, 'fill="var(--c2)" fill-opacity="0.65"'))
+        marks.append(axes.cell((i - 0.32, 0), (i + 0.32, share), told, svg.fill(2, 0.65)))
     for vector, colour, shape in (("random", svg.GREY, svg.CIRCLE), ("found", 1, svg.SHAPES[3])):
         for i, share in enumerate(held[vector], 1):
             name = "the direction" if vector == "found" else "a random direction"

@@ -32,6 +32,12 @@ class Measured:
         return mean, sd
 
     @property
+    def edges(self) -> list[float]:
+        """Every mean plus and minus its standard deviation, which a scale for all of them spans."""
+        pairs = zip(_flat(self.mean), _flat(self.sd), strict=True)
+        return [mean + side * sd for mean, sd in pairs for side in (-1, 1)]
+
+    @property
     def layer(self) -> int:
         """Which entry of the axis of layers is that of the direction."""
         return self.axes["layer"].index(str(self.facts["layer"]))
@@ -40,3 +46,7 @@ class Measured:
     def place(self) -> tuple[int, int]:
         """Which entries of the axes of positions and layers are those of the direction."""
         return self.axes["position"].index(str(self.facts["position"])), self.layer
+
+
+def _flat(values: Any) -> list[float]:
+    return [one for inner in values for one in _flat(inner)] if isinstance(values, list) else [values]

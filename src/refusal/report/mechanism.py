@@ -4,17 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from refusal import svg
 from refusal.errors import BadRunFolder
 from refusal.formats import percent, signed
-from refusal.labels import Row
+from refusal.labels import CLASSES, Row
 from refusal.records import read_json
-from refusal.report import suffix_figures as drawn
+from refusal.report.drawing import Bar, Curve, bars, bars_key, layered, layered_key, spread
 from refusal.report.measured import Measured
 from refusal.report.words import rate_cell
 
 NEEDED = ("suffix", "refused", "cosines", "attribution", "attention", "facts")
 WROTE = ("harmful", "random suffix", "suffix")  # the paper's Figure 6a
 LOOKED = ("random suffix", "suffix", "permuted suffix")
+# The random suffix is a control, so grey.
+COLOURS = CLASSES | {"random suffix": svg.GREY, "suffix": 2, "permuted suffix": 4, "suffix first": 6}
+BANDS = ("harmful", "random suffix", "suffix", "harmless")  # of the paper's Figure 5; the others are lines only
 OTHERS = 8  # of MLPs and what else is no head, shown
 NOTES = {
     "harmful": "no suffix",
@@ -24,6 +28,7 @@ NOTES = {
     "suffix first": "control: in front of the instruction",
     "harmless": "no suffix",
 }
+Rows = Sequence[tuple[str, Mapping[str, Bar]]]
 CONTROLS = ("random suffix", "permuted suffix", "suffix first")
 
 
@@ -54,26 +59,46 @@ def suffix_values(record: Row) -> dict[str, Any]:
         "left_out": _left_out(record["facts"]["asked and kept"]),
         "cosines": {
             "said": _said_of_cosines(near),
-            "figure": drawn.over_layers(near),
-            "key": drawn.over_layers_key(near),
+            "figure": _over_layers(near),
+            "key": layered_key(_curves(near), (svg.stroke("base"), "harmful, a random direction")),
         },
         "wrote": {
             "said": _said_of_parts(wrote),
             "figures": [
-                drawn.bars(_wrote(wrote, heads), "What heads write along the direction", "those that write most"),
-                drawn.bars(_wrote(wrote, _most(wrote)), "What MLPs and the rest write", "those that write most"),
+                _bars(_wrote(wrote, heads), "What heads write along the direction", "those that write most"),
+                _bars(_wrote(wrote, _most(wrote)), "What MLPs and the rest write", "those that write most"),
             ],
-            "key": drawn.bars_key(WROTE),
+            "key": bars_key({name: COLOURS[name] for name in WROTE}),
         },
         "looked": {
             "said": _said_of_attention(looked),
             "figures": [
-                drawn.bars(_looked(looked, region), f"Attention to the {region}", "from the last token, summed over it")
+                _bars(_looked(looked, region), f"Attention to the {region}", "from the last token, summed over it")
                 for region in ("instruction", "suffix")
             ],
-            "key": drawn.bars_key(LOOKED),
+            "key": bars_key({name: COLOURS[name] for name in LOOKED}),
         },
     }
+
+
+def _curves(near: Measured) -> list[Curve]:
+    """Return a curve a condition; those that the paper's figure does not have are lines without a band."""
+    return [
+        Curve(name, *near.at(name, "found"), n, COLOURS[name], svg.SHAPES[i % len(svg.SHAPES)], name in BANDS)
+        for i, (name, n) in enumerate(near.n.items())
+    ]
+
+
+def _over_layers(near: Measured) -> str:
+    """Draw the last token's cosine with the direction: mean over prompts, ± one standard deviation (Figure 5)."""
+    curves, random = _curves(near), near.at("harmful", "random")[0]
+    y = svg.padded([*(edge for one in curves for edge in one.edges), *random])
+    title, note = "Cosine with the direction, last token", "mean ± 1 sd over prompts"
+    return layered(curves[::-1], near.axes["layer"], title, note, y=y, dashed=random)
+
+
+def _bars(rows: Rows, title: str, note: str) -> str:
+    return bars(rows, title, note, colours=COLOURS)
 
 
 def _lines(refused: Row, near: Measured) -> list[dict[str, Any]]:
@@ -135,11 +160,11 @@ def _said_of_attention(record: Measured) -> str:
     )
 
 
-def _wrote(record: Measured, labels: Sequence[str]) -> list[tuple[str, dict[str, tuple[float, float]]]]:
+def _wrote(record: Measured, labels: Sequence[str]) -> Rows:
     known = record.axes["component"]
     found = {name: record.at(name, "found") for name in WROTE}
     places = [(label, known.index(label)) for label in labels]
-    return [(label, {name: (mean[at], sd[at]) for name, (mean, sd) in found.items()}) for label, at in places]
+    return [(label, {name: spread(mean[at], sd[at]) for name, (mean, sd) in found.items()}) for label, at in places]
 
 
 def _most(record: Measured) -> list[str]:
@@ -149,10 +174,12 @@ def _most(record: Measured) -> list[str]:
     return [label for _, label in others[:OTHERS]]
 
 
-def _looked(record: Measured, region: str) -> list[tuple[str, dict[str, tuple[float, float]]]]:
+def _looked(record: Measured, region: str) -> Rows:
     found = {name: record.at(name, region) for name in LOOKED}
     heads = record.axes["head"]
-    return [(head, {name: (mean[i], sd[i]) for name, (mean, sd) in found.items()}) for i, head in enumerate(heads)]
+    return [
+        (head, {name: spread(mean[i], sd[i]) for name, (mean, sd) in found.items()}) for i, head in enumerate(heads)
+    ]
 
 
 def _of_heads(label: str) -> bool:

@@ -1,21 +1,21 @@
 """What has to be ablated, drawn and said: which blocks, which parts, which tokens, and the smallest sets."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from statistics import median
 
 from refusal import svg
-from refusal.formats import percent, rate_text, share_text, whole_percent
+from refusal.formats import percent, rate_text, share_text
+from refusal.report.drawing import Bar, bars, bars_key
 from refusal.report.measured import Measured
 from refusal.report.section import Row, Section, Table
 from refusal.statistics import Rate
 from refusal.svg import Axes
 
 WAYS = {"only": ("only this block", 2), "from": ("this block and all later ones", 3), "up to": ("all up to it", 4)}
-VECTORS = {"found": ("the direction", 2), "random": ("a random direction", svg.GREY)}
-BAR, GAP, LEFT = 9, 8, 150  # points: of one bar, between groups, and of the labels
+VECTORS = {"found": "the direction", "random": "a random direction"}
+COLOURS = {"the direction": 2, "a random direction": svg.GREY}
+LEFT = 150  # points, of the labels
 ONLY = " only"  # ends the names of ablations that are told apart by what writes
-GREY_LINE = '<path class="line" stroke="var(--c7)" d="M-9 0H9"/>'
 
 
 def layers(record: Measured) -> Section:
@@ -42,7 +42,7 @@ def layers(record: Measured) -> Section:
     key = svg.key(
         [
             *((svg.dot(colour, svg.SHAPES[i]), told) for i, (told, colour) in enumerate(WAYS.values())),
-            (GREY_LINE, "a random direction, all three"),
+            (svg.stroke("line", svg.GREY), "a random direction, all three"),
             (svg.stroke("base"), "no ablation"),
         ]
     )
@@ -73,10 +73,10 @@ def section(record: Measured) -> Section:
         "parts may do the same. Refusals are those of the substring judge in answers of at most "
         f"{facts['max_new_tokens']} tokens.",
     ]
-    rows = {label: {vector: refused[vector][label] for vector in VECTORS} for label in labels}
+    rows = [(label, {told: _bar(refused[vector][label]) for vector, told in VECTORS.items()}) for label in labels]
     figures = [_bars(rows, "What is left of refusal", f"refused of n = {n}, 95 % interval; ablated is only this")]
     figures += [_growth(kind, one) for kind, one in facts["sets"].items() if len(one.get("grown", ())) > 1]
-    key = svg.key([(svg.dot(colour, svg.SHAPES[1]), told) for told, colour in VECTORS.values()])
+    key = bars_key(COLOURS)
     title = "How much has to be ablated"
     return {"title": title, "said": said, "figures": figures, "key": key, "table": _sets(facts["sets"], refused)}
 
@@ -123,7 +123,7 @@ def _sets(sets: Mapping[str, Row], refused: Mapping[str, Mapping[str, Row]]) -> 
 def _over_layers(record: Measured, shares: Mapping[tuple[str, str], Sequence[float]]) -> str:
     names, n = [*map(int, record.axes["layer"])], record.n["harmful"]
     axes = Axes((names[0] - 0.4, names[-1] + 0.4), (-0.04, 1.04), height=290)
-    marks = [axes.scales(svg.whole_ticks(names[-1]), [0, 0.25, 0.5, 0.75, 1], x_name="layer", share=True)]
+    marks = [axes.scales(svg.whole_ticks(names[-1]), svg.SHARES, x_name="layer", share=True)]
     marks.append(axes.horizontal(record.facts["nothing"], "base", "no ablation"))
     marks += [axes.line([*zip(names, shares["random", way], strict=True)], svg.GREY) for way in WAYS]
     for i, (way, (told, colour)) in enumerate(WAYS.items()):
@@ -143,35 +143,19 @@ def _over_layers(record: Measured, shares: Mapping[tuple[str, str], Sequence[flo
 
 def _growth(kind: str, one: Row) -> str:
     """Draw how a set grew: what was left once each member had joined."""
-    rows = {("+ " if i else "") + step["member"]: {"found": step} for i, step in enumerate(one["grown"])}
+    rows = [
+        (("+ " if i else "") + step["member"], {VECTORS["found"]: _bar(step)}) for i, step in enumerate(one["grown"])
+    ]
     note = f"likely to be refused, searched on n = {one['grown'][0]['n']}, confirmed on n = {one['n']}"
     return _bars(rows, f"How the set of {kind} grew", note)
 
 
-def _bars(rows: Mapping[str, Mapping[str, Row]], title: str, note: str) -> str:
-    """Draw a group of bars a row: a rate for each vector, with its interval as a whisker."""
-    series = list(next(iter(rows.values())))
-    group = BAR * len(series) + GAP
-    axes = Axes((0, 1), (0, len(rows)), height=group * len(rows) + 88, left=LEFT, right=22, bottom=36)
-    marks = [
-        axes.vertical(x, "grid") + axes.text((x, 0), whole_percent(x), dy=16, anchor="middle")
-        for x in (0, 0.25, 0.5, 0.75, 1)
-    ]
-    for i, (label, by) in enumerate(rows.items()):
-        marks.append(axes.text((0, len(rows) - i - 0.5), label, dx=-8, dy=4, anchor="end"))
-        top = axes.at(0, len(rows) - i)[1] + GAP / 2
-        for j, (vector, rate) in enumerate(by.items()):
-            told, colour = VECTORS[vector]
-            (start, _), (end, _), (low, _), (high, _) = (
-                axes.at(x, 0) for x in (0, rate["rate"], rate["low"], rate["high"])
-            )
-            y = top + j * BAR
-            marks.append(
-                f'<rect x="{start}" y="{y:.2f}" width="{max(end - start, 0.5):.2f}" height="{BAR - 1}" '
-                f'fill="var(--c{colour})"><title>{escape(f"{label}, {told}: {share_text(rate)}")}</title></rect>'
-                f'<line class="whisker" x1="{low}" x2="{high}" y1="{y + 4:.2f}" y2="{y + 4:.2f}"/>'
-            )
-    return axes.picture(title, note, [*marks, axes.vertical(0, "limit")])
+def _bars(rows: Sequence[tuple[str, Mapping[str, Bar]]], title: str, note: str) -> str:
+    return bars(rows, title, note, colours=COLOURS, share=True, left=LEFT)
+
+
+def _bar(rate: Row) -> Bar:
+    return Bar(rate["rate"], rate["low"], rate["high"], share_text(rate))
 
 
 def _share(share: float, n: int) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 from refusal import svg
 from refusal.conditions import MAIN
-from refusal.formats import number, percent, rate_text, signed, visible
+from refusal.formats import number, percent, rate_text, shortened, signed, visible
 from refusal.labels import CLASSES, label_of, name_of
+from refusal.report.drawing import bars, bars_key, of_classes, spread
 from refusal.report.measured import Measured
 from refusal.report.section import Section
-from refusal.report.suffix_figures import bars, bars_key
 from refusal.report.words import rate_cell
 from refusal.statistics.rates import Z95
 from refusal.svg import Axes
@@ -37,7 +37,7 @@ def first_tokens(record: Measured) -> Section:
         "title": "The first token of an answer",
         "said": said,
         "figures": [_tokens(record, name, done) for name, done in MAIN.items()],
-        "key": bars_key([*COLOURS], colours=COLOURS),
+        "key": bars_key(COLOURS),
         "table": None,
     }
 
@@ -72,7 +72,7 @@ def metrics(record: Measured) -> Section:
         "title": "The refusal metric of every prompt",
         "said": said,
         "figures": [_histogram(record, *cell) for cell in cells],
-        "key": svg.key([(svg.dot(colour, svg.SHAPES[1]), f"{name} prompts") for name, colour in CLASSES.items()]),
+        "key": svg.key(of_classes(shape=svg.SHAPES[1])),
         "table": {
             "head": ["Prompts", "Intervention", "Above 0", "Share", "95 % interval", "Metric, mean ± sd"],
             "rows": rows,
@@ -116,8 +116,8 @@ def _tokens(record: Measured, name: str, kind: str) -> str:
     shown = _shown([mean for mean, _ in found.values()])
     rows = [
         (
-            _short(record.facts["texts"][i]),
-            {series: (mean[i], Z95 * sd[i] / sqrt(n)) for series, (mean, sd) in found.items()},
+            shortened(visible(record.facts["texts"][i]), LONGEST),
+            {series: spread(mean[i], Z95 * sd[i] / sqrt(n)) for series, (mean, sd) in found.items()},
         )
         for i in shown
     ]
@@ -130,11 +130,6 @@ def _shown(means: Sequence[Sequence[float]]) -> list[int]:
     most = [max(each) for each in zip(*means, strict=True)]
     likely = sorted((i for i, share in enumerate(most) if share >= LEAST), key=lambda i: -most[i])[:MOST]
     return sorted(likely or [0], key=lambda i: -means[0][i])
-
-
-def _short(text: str) -> str:
-    shown = visible(text)
-    return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
 
 
 def _histogram(record: Measured, kind: str, vector: str) -> str:
@@ -154,7 +149,7 @@ def _histogram(record: Measured, kind: str, vector: str) -> str:
         bins = [(x, x + width, y) for x, y in zip(ends, shares, strict=True) if low <= x < high]
         for start, end, share in bins:
             told = f"{name}, {number(start)} to {number(end)}: {percent(share)} (n = {n})"
-            paint = f'class="band" fill="var(--c{colour})"'
+            paint = f'class="band" {svg.fill(colour)}'
             marks += [axes.cell((start, 0), (end, share), told, paint)] if share else []
         outline = axes.path([point for start, end, y in bins for point in ((start, y), (end, y))])
         told = f"{name}: {number(spread['mean'])} ± {number(spread['sd'])} (n = {n})"

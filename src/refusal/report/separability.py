@@ -40,7 +40,7 @@ def separability(record: Measured) -> Section:
     ]
     figures = [_every_candidate(record), *(_over_layers(record, i) for i in range(len(record.axes["position"])))]
     band = (
-        '<rect class="shade" x="-8" y="-6" width="16" height="12"/>',
+        svg.swatch('class="shade"'),
         f"{whole_percent(0.95)} of random directions (AUROC)",
     )
     lines = svg.key([*((svg.dot(colour, shape), NAMES[name]) for name, colour, shape in SCORED), band])
@@ -150,7 +150,7 @@ def _over_layers(record: Measured, index: int) -> str:
     axes = Axes((0, layers[-1]), y, width=340, height=240, right=22)
     marks = [axes.scales(svg.whole_ticks(layers[-1]), svg.ticks(*y), x_name="layer")]
     low, high = ([*zip(layers, facts["random"][end][index], strict=True)] for end in ("low", "high"))
-    marks.append(f'<path class="shade" d="{axes.path([*high, *reversed(low)])}Z"/>')
+    marks.append(axes.area(low, high, 'class="shade"'))
     chosen = index == record.place[0]
     marks += [axes.vertical(facts["layer"], "base")] if chosen else []
     for name, colour, shape in EFFECTS:

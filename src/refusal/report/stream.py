@@ -3,9 +3,9 @@
 from refusal import svg
 from refusal.formats import percent, signed
 from refusal.labels import CLASSES
+from refusal.report.drawing import Curve, layered, layered_key
 from refusal.report.measured import Measured
 from refusal.report.section import Section
-from refusal.report.suffix_figures import Curve, extent, layered, layered_key
 
 # Class and intervention → colour; the curves of the paper's figure. Where both kinds of prompts are, interventions
 # cannot have their own colours, which are the same two.
@@ -22,14 +22,14 @@ DONE = {"none": "", "ablation": ", ablated", "subtraction": ", subtracted", "add
 def section(record: Measured) -> Section:
     """Return what is said of the stream under interventions, and the figure with its control."""
     found, random = _curves(record, "found"), _curves(record, "random")
-    y, layers = svg.padded([*extent(found), *extent(random)]), record.axes["layer"]
+    y, layers = svg.padded(edge for one in (*found, *random) for edge in one.edges), record.axes["layer"]
     note = f"mean ± 1 sd over {' + '.join(map(str, record.n.values()))} prompts, as each block sees it"
     return {
         "title": "What the interventions do to the residual stream",
         "said": _said(record),
         "figures": [
-            layered(found, layers, "Cosine with the direction, last token", note, y=y),
-            layered(random, layers, "The same with a random direction in its place", note, y=y),
+            layered(found[::-1], layers, "Cosine with the direction, last token", note, y=y),
+            layered(random[::-1], layers, "The same with a random direction in its place", note, y=y),
         ],
         "key": layered_key(found),
         "table": None,

@@ -29,8 +29,8 @@ def section(record: Measured) -> Section:
     key = svg.key(
         [
             *((svg.dot(colour, svg.SHAPES[colour]), CALLED[name]) for name, colour in LINES.items()),
-            ('<path class="line" stroke="var(--c7)" d="M-9 0H9"/>', "harmful, along a random direction"),
-            ('<rect class="shade" x="-8" y="-5" width="16" height="10"/>', "the template behind the instruction"),
+            (svg.stroke("line", svg.GREY), "harmful, along a random direction"),
+            (svg.swatch('class="shade"'), "the template behind the instruction"),
         ]
     )
     return {
@@ -119,7 +119,7 @@ def _over_layers(record: Measured) -> str:
             (_position(record, i) - 0.5, y),
             (_position(record, i) + 0.5, y + 1),
             f"layer {layer}, position {_label(record, record.axes['position'][i])}: {number(apart[layer][i])}",
-            f'fill="var(--c{1 if apart[layer][i] > 0 else 0})" fill-opacity="{abs(apart[layer][i]) / most:.3f}"',
+            svg.fill(1 if apart[layer][i] > 0 else 0, abs(apart[layer][i]) / most),
         )
         for y, layer in enumerate(layers)
         for i in positions

@@ -214,14 +214,10 @@ def _grid(
         marks.append(axes.text((0, up - 0.5), row, dx=-6, dy=4, anchor="end"))
         for j, column in enumerate(columns):
             (text, small, told, opacity, colour), framed = cell(row, column)
-            paint = f'fill="var(--c{colour})" fill-opacity="{opacity:.2f}"'
             corners = (j + 0.03, up - 0.04), (j + 0.97, up - 0.96)
-            marks += [axes.cell(*corners, told, paint), *([axes.frame(*corners)] if framed else [])]
-            x, y = axes.at(j + 0.5, up - 0.5)
-            marks.append(f'<text class="cell" x="{x}" y="{y + (0 if small else 4)}" text-anchor="middle">{text}</text>')
-            if small:
-                style = 'class="cell" text-anchor="middle" font-size="10"'
-                marks.append(f'<text {style} x="{x}" y="{y + 12}">{small}</text>')
+            marks += [axes.cell(*corners, told, svg.fill(colour, opacity)), *([axes.frame(*corners)] if framed else [])]
+            marks.append(axes.inside((j + 0.5, up - 0.5), text, dy=0 if small else 4))
+            marks += [axes.inside((j + 0.5, up - 0.5), small, dy=12, size=10)] if small else []
     for j, column in enumerate(columns):
         for line, word in enumerate(SHORT.get(column, column).split(" ", 1)):
             marks.append(axes.text((j + 0.5, 0), word, dy=15 + 12 * line, anchor="middle"))
@@ -229,11 +225,10 @@ def _grid(
 
 
 def _key() -> str:
-    swatch = '<rect x="-8" y="-6" width="16" height="12" fill="var(--c{})" fill-opacity="0.62"/>'
     return svg.key(
         [
-            *((swatch.format(colour), f"{name} prompts refused") for name, colour in CLASSES.items()),
-            ('<rect class="ring" x="-8" y="-5" width="16" height="10" rx="2"/>', "the direction works"),
+            *((svg.swatch(svg.fill(colour, DARKEST)), f"{name} prompts refused") for name, colour in CLASSES.items()),
+            (svg.swatch('class="ring" rx="2"'), "the direction works"),
         ]
     )
 
