@@ -8,6 +8,7 @@ from refusal.conditions import read_condition
 from refusal.findings import Findings, Row
 from refusal.formats import number, tidy
 from refusal.report.picture import picture
+from refusal.results import rate_in
 
 VERDICTS = {
     rule.SURVIVOR: "passes every limit, but another candidate has a lower bypass score",
@@ -110,10 +111,9 @@ def coefficients(findings: Findings) -> dict[str, Any] | None:
     measures = ("refused", *(["exact"] if any("exact" in row for row in record["direction"]) else []))
     drawn = []
     for measure in measures:
-        further = [row for row in strengths if measure in row]
-        curve = figures.coefficients(record, measure=measure, further=further)
+        curve = figures.coefficients(record, measure=measure, further=strengths)
         head = ("vector", "coefficient", measure, "n", "rate", "95 % low", "95 % high")
-        drawn.append(picture(curve, head, _curve(record, further, measure)))
+        drawn.append(picture(curve, head, _curve(record, strengths, measure)))
     return {"figures": drawn, "key": figures.coefficients_key(further=bool(strengths)), "n": record["n"]}
 
 
@@ -124,8 +124,7 @@ def _curve(record: Row, further: Sequence[Row], measure: str) -> list[tuple[Any,
         for row in record[name]
         if measure in row
     ]
-    nested = [row if measure == "refused" else row[measure] for row in further]
-    found += [("direction", row["coefficient"], cell) for row, cell in zip(further, nested, strict=True)]
+    found += [("direction", row["coefficient"], cell) for row in further if (cell := rate_in(row, measure))]
     return [(name, c, *(cell[key] for key in (measure, "n", "rate", "low", "high"))) for name, c, cell in found]
 
 

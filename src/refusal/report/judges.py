@@ -11,7 +11,7 @@ from refusal.labels import in_order, is_control, name_of
 from refusal.report.picture import picture
 from refusal.report.words import counted, rate_cell
 from refusal.statistics import kappa
-from refusal.verdicts import COUNTED, WORDS
+from refusal.verdicts import WORDS, rank
 
 # Judges of refusal and of safety share no word: what both can say is whether the answer was withheld.
 WITHHELD = ("refused", "safe")
@@ -40,7 +40,7 @@ def further_judges(rows: Mapping[str, Row]) -> dict[str, Any] | None:
     heads = [f"{counted(judge, word).capitalize()} ({judge})" for judge, word in measures.items()]
     drawn = [
         picture(
-            figures.rates([(key, _flat(row, judge)) for key, row in listed], head, measure=word),
+            figures.rates(listed, head, measure=judge, word=word),
             ("intervention", word, "n", "rate", "95 % low", "95 % high"),
             (
                 (name_of(key), *(_cells(row)[judge][part] for part in (word, "n", "rate", "low", "high")))
@@ -78,19 +78,6 @@ def _pair(pair: tuple[str, str], every: Sequence[Mapping[str, str]]) -> dict[str
         "undetermined": len(both) - len(known),
         "doubtful": not alone and found.kappa < DOUBTFUL,
     }
-
-
-def rank(judge: str) -> tuple[int, str]:
-    """Return a judge's place: the paper's first, then ours in the order in which they are documented, then others."""
-    known = [*COUNTED]
-    return (known.index(judge) if judge in known else len(known), judge)
-
-
-def _flat(row: Row, judge: str) -> Row:
-    """Return a row as the figure takes it: a judge's refusals are flat, any other word is nested under itself."""
-    cell, rest = _cells(row).get(judge, {}), {name: row[name] for name in ("coefficient",) if name in row}
-    word = next((word for word in WORDS if word in cell), "")
-    return {**rest, **(cell if word == "refused" else {word: cell})}
 
 
 def _cells(row: Row) -> Mapping[str, Row]:
