@@ -1,5 +1,6 @@
 """Figures: every record is drawn where it belongs, says its numbers, and cannot break out of the picture."""
 
+import re
 from functools import partial
 from xml.etree import ElementTree
 
@@ -180,6 +181,16 @@ def test_a_figure_stands_alone_with_its_key_and_without_variables(selection):
     *_, width, height = map(float, root.get("viewBox", "").split())
     places = [(float(n.get("x", 0)), float(n.get("y", 0))) for n in root if n.tag.endswith("text")]
     assert all(0 <= x < width and 0 <= y < height for x, y in places)
+
+
+def test_a_figure_for_a_browser_follows_the_scheme_of_its_page(selection):
+    figure, key = figures.verdicts(selection), figures.verdicts_key(selection)
+    both = svg.stand_alone(figure, key, schemes=True)
+    assert "prefers-color-scheme: dark" in both
+    light = dict(re.findall(r"--([\w-]+): (#\w+)", svg.PALETTE.partition("@media")[0]))
+    drawn = re.sub(r"<style>.*?</style>", "", both, flags=re.DOTALL)
+    same = re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], drawn)
+    assert same == re.sub(r"<style>.*?</style>", "", svg.stand_alone(figure, key), flags=re.DOTALL)
 
 
 def test_the_headline_stands_alone(run):

@@ -235,10 +235,11 @@ def key(entries: Iterable[tuple[str, str]]) -> str:
     return f'<ul class="key">{"".join(items)}</ul>'
 
 
-def stand_alone(picture: str, key_list: str = "") -> str:
+def stand_alone(picture: str, key_list: str = "", *, schemes: bool = False) -> str:
     """Return a figure as a file of its own: in the light scheme, on paper, with its key below, and no CSS variable.
 
-    Programs that place pictures (office programs, LaTeX by way of Inkscape) know neither variables nor schemes.
+    Programs that place pictures (office programs, LaTeX by way of Inkscape) know neither variables nor schemes; with
+    `schemes` it is for a browser, and follows the light or dark scheme of the page that it stands on.
     """
     width, height = (int(n) for n in _VIEW.search(picture).groups())  # pyright: ignore[reportOptionalMemberAccess]
     placed, x, y = [], 10.0, height + 12
@@ -254,10 +255,10 @@ def stand_alone(picture: str, key_list: str = "") -> str:
     colours = dict(re.findall(r"--([\w-]+): (#\w+)", STYLE.partition("@media")[0]))
     inner = re.sub(r"^<svg[^>]*>|</svg>$", "", picture.strip())
     label = re.search(r' aria-label="[^"]*"', picture)
-    rules = STYLE.partition("svg.figure {")[2]
+    style = STYLE if schemes else MARKS
     whole = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img"{label[0] if label else ""}><style>svg.figure {{{rules}</style>'
+        f'height="{height}" role="img"{label[0] if label else ""}><style>{style}</style>'
         f'<rect width="{width}" height="{height}" fill="var(--paper)"/>{inner}{"".join(placed)}</svg>\n'
     )
-    return re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], whole)
+    return whole if schemes else re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], whole)
