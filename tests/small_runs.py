@@ -13,6 +13,8 @@ from refusal.extraction import refusal_scores
 
 REFUSAL_TOKENS = tuple(range(0, 256, 2))  # of a random model: half of all first tokens
 TASKS = ("organism",) if find_spec("lm_eval") else ()  # of a language that a random model does not know
+NEW = 3  # tokens of an answer
+LEAST = {"tasks": (), "coefficients": (), "draws": 0}  # what a test that is about something else can leave out
 SIZES = {"train": 6, "val": 4, "test": 4}
 SMALL = (
     "--n-train",
@@ -79,9 +81,9 @@ def config(folder: Path, **changes: Any) -> RunConfig:
         "n_curve": 2,
         "randoms": 1,
         "draws": 1,
-        "max_new_tokens": 5,
+        "max_new_tokens": NEW,
         "tasks": TASKS,
-        "task_limit": 3,
+        "task_limit": 2,
     }
     return RunConfig(**{**settings, **changes})
 

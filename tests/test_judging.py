@@ -363,7 +363,7 @@ def test_the_refusal_metric_is_judged_where_it_was_recorded(tmp_path):
 
 
 def test_a_run_records_the_metric_under_every_condition(tmp_path):
-    folder = pipeline.run(small_runs.config(tmp_path, judges=("refusal-metric",), randoms=1, draws=0))
+    folder = pipeline.run(small_runs.config(tmp_path, judges=("refusal-metric",), **small_runs.LEAST))
     rows = {kind: read_rows(folder / f"completions/harmful.{kind}.jsonl") for kind in ("none", "ablation")}
     model = load_model(str(tmp_path / "model"))
     direction, tokens = Direction.load(folder / "direction.safetensors"), torch.tensor(small_runs.REFUSAL_TOKENS)

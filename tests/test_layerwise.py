@@ -134,7 +134,7 @@ def test_candidates_scores_and_choice_are_those_of_the_whole_model(kind, tmp_pat
 
 
 def test_the_bundled_models_direction_is_the_same(bundled, harmful, harmless):
-    sets = harmful.val[:3], harmless.val[:3]
+    sets = harmful.val[:2], harmless.val[:2]
     candidates = mean_difference(bundled, harmful.train[:8], harmless.train[:8])
     parts = layerwise.load_layered(device="cpu")
     found = layerwise.mean_difference(parts, harmful.train[:8], harmless.train[:8])
@@ -323,8 +323,9 @@ def test_shards_are_read_where_they_lie(folder, tmp_path, candidates, scores):
 
 
 def test_find_makes_the_same_choice_and_a_run_without_it_goes_on_from_there(tmp_path):
-    plain = pipeline.find(small_runs.config(tmp_path, out=tmp_path / "plain"))
-    streamed = small_runs.config(tmp_path, out=tmp_path / "streamed", stream_layers=True, stream_memory=0.00001)
+    plain = pipeline.find(small_runs.config(tmp_path, out=tmp_path / "plain", **small_runs.LEAST))
+    how = {"stream_layers": True, "stream_memory": 0.00001, **small_runs.LEAST}
+    streamed = small_runs.config(tmp_path, out=tmp_path / "streamed", **how)
     found = pipeline.find(streamed)
     assert (found.position, found.layer) == (plain.position, plain.layer)
     torch.testing.assert_close(found.vector, plain.vector, **CLOSE)

@@ -16,6 +16,7 @@ from refusal.weights import orthogonalize
 
 N_TRAIN, N_VAL, N_TEST = 128, 32, 24  # the paper's sizes for finding, few for showing
 LONGEST = 96
+N_TARGET = 200  # the targets are for at least so many
 final = pytest.mark.skipif(
     not (WEIGHTS / train.HASHES).is_file(), reason="the targets are for the released weights: no recorded hashes"
 )
@@ -58,14 +59,6 @@ def test_the_chosen_candidate_keeps_to_the_official_rule(bundled, selection):
     assert chosen.bypass < 0  # without refusal tokens most likely on harmful prompts
 
 
-def test_edited_weights_answer_token_by_token_as_ablation(bundled, selection, harmful, harmless):
-    prompts = [*harmful.test[:N_TEST], *harmless.test[:N_TEST]]
-    with ablate(bundled, selection.best):
-        ablated = generate(bundled, prompts, max_new_tokens=LONGEST)
-    assert generate(orthogonalize(bundled, selection.best), prompts, max_new_tokens=LONGEST) == ablated
-    assert generate(bundled, prompts, max_new_tokens=LONGEST) != ablated
-
-
 def test_doing_it_twice_gives_the_same_direction_and_a_file_gives_it_back(
     bundled, selection, harmful, harmless, tmp_path
 ):
@@ -78,12 +71,12 @@ def test_doing_it_twice_gives_the_same_direction_and_a_file_gives_it_back(
     assert loaded.layer == selection.best.layer
 
 
-# --- the published targets, on held-out test prompts, n >= 200 each -------------------------------------------------
+# --- the published targets, on held-out test prompts, 200 of each kind ----------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def table(bundled, selection, harmful, harmless):
-    """(set, intervention) → completions of every test prompt."""
+    """(set, intervention) → completions of so many test prompts."""
     best, control = selection.best, selection.best.random(0)
     arms = {
         "none": nullcontext,
@@ -93,9 +86,11 @@ def table(bundled, selection, harmful, harmless):
         "random addition": lambda: add(bundled, control),
     }
     edited, found = orthogonalize(bundled, best), {}
-    for name, prompts in (("harmful", harmful.test), ("harmless", harmless.test)):
-        assert len(prompts) >= 200
+    for name, prompts in (("harmful", harmful.test[:N_TARGET]), ("harmless", harmless.test[:N_TARGET])):
+        assert len(prompts) == N_TARGET
         for arm, around in arms.items():
+            if (name, arm) == ("harmful", "addition"):
+                continue  # no target
             with around():
                 found[name, arm] = generate(bundled, prompts, max_new_tokens=LONGEST)
         found[name, "weights"] = generate(edited, prompts, max_new_tokens=LONGEST)
@@ -157,3 +152,4 @@ def test_target_a_random_direction_changes_little(table, prompts):
 @pytest.mark.parametrize("prompts", ["harmful", "harmless"])
 def test_target_edited_weights_complete_every_prompt_as_ablation_does(table, prompts):
     assert table[prompts, "weights"] == table[prompts, "ablation"]
+    assert prompts == "harmless" or table[prompts, "ablation"] != table[prompts, "none"]

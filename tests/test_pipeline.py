@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import small_runs
+from forked import fork
 from refusal import costs, evaluation, organism, pipeline, records
 from refusal.checking import check_run
 from refusal.cli import main
@@ -45,11 +44,11 @@ def bundled_run(tmp_path_factory):
             n_test=N,
             n_curve=4,
             coefficients=(1.0,),
-            max_new_tokens=40,
+            max_new_tokens=16,
             randoms=2,
             draws=1,
             n_documents=8,
-            task_limit=20,
+            task_limit=4,
         )
     )
 
@@ -76,6 +75,12 @@ def own_run(place, tmp_path):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes(data)
     return copy
+
+
+def begun(folder, whole):
+    """Do files that are there, the chosen direction among them, hold the bytes of a whole run's?"""
+    found = artifacts(folder)
+    return "direction.safetensors" in found and found.items() <= artifacts(whole).items()
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------
@@ -281,20 +286,23 @@ def test_a_sweep_stopped_in_the_middle_keeps_the_layers_it_scored(place, tmp_pat
 
     monkeypatch.setattr(sweep, "_score", count)
     with pytest.raises(fault):
-        pipeline.run(config)
+        pipeline.find(config)
     assert read_json(config.out / "run.json")["status"] == "stopped"
     assert not (config.out / "selection.jsonl").exists()
     fault, stopped_at = None, calls[2]
     calls.clear()
-    pipeline.run(config)
+    pipeline.find(config)
     assert calls == [stopped_at]  # of three layers the last
-    assert artifacts(config.out) == artifacts(place / "run")
+    assert begun(config.out, place / "run")
 
 
-def test_a_generation_stopped_in_the_middle_keeps_its_batches(place, tmp_path, monkeypatch):
+def test_a_generation_stopped_in_the_middle_keeps_its_batches(place, own_run, monkeypatch):
     from refusal import generation
 
-    config, complete, batches = small_runs.config(place, out=tmp_path / "run"), generation._complete, []
+    config, complete, batches = small_runs.config(place, out=own_run), generation._complete, []
+    files = [*(own_run / "completions").iterdir()]
+    for path in files:
+        path.unlink()
 
     def count(model, tokens, *rest):
         batches.append(len(tokens))
@@ -307,16 +315,15 @@ def test_a_generation_stopped_in_the_middle_keeps_its_batches(place, tmp_path, m
         pipeline.run(config)
     batches[:] = [0] * 4
     pipeline.run(config)
-    resumed = len(batches) - 4
-    batches[:] = [0] * 4
-    pipeline.run(small_runs.config(place, out=tmp_path / "whole"))
-    assert len(batches) - 4 == resumed + 3
-    assert artifacts(config.out) == artifacts(place / "run") == artifacts(tmp_path / "whole")
+    assert batches[4:] == [2] * (2 * len(files) - 3)  # of four prompts
+    assert artifacts(config.out) == artifacts(place / "run")
 
 
 @pytest.mark.skipif(not small_runs.TASKS, reason="lm-evaluation-harness is not installed: refusal[capabilities]")
-def test_benchmarks_stopped_in_the_middle_keep_the_conditions_that_were_measured(place, tmp_path, monkeypatch):
-    config, measured = small_runs.config(place, out=tmp_path / "run"), []
+def test_benchmarks_stopped_in_the_middle_keep_the_conditions_that_were_measured(place, own_run, monkeypatch):
+    config, measured = small_runs.config(place, out=own_run), []
+    for path in (own_run / "capabilities.json", *(own_run / "capabilities").iterdir()):
+        path.unlink()
     measure = costs.measure_capabilities
 
     def count(model, tasks, **given):
@@ -332,32 +339,30 @@ def test_benchmarks_stopped_in_the_middle_keep_the_conditions_that_were_measured
     assert not (config.out / "capabilities.json").exists()
     measured[:] = [0] * 3
     pipeline.run(config)
-    assert measured[3:] == [3] * (len(cost_conditions(randoms=1)) - 2)
+    assert measured[3:] == [config.task_limit] * (len(cost_conditions(randoms=1)) - 2)
     assert artifacts(config.out) == artifacts(place / "run")
 
 
 def test_a_killed_process_resumes_to_the_same_bytes(place, tmp_path):
-    script = (
-        "import os, signal, sys; sys.path[:0] = [sys.argv[1]]\n"
-        "from pathlib import Path\n"
-        "import small_runs; from refusal import pipeline, records\n"
-        "append, calls = records.Journal.append, []\n"
-        "def kill(self, rows):\n"
-        "    append(self, rows); calls.append(1)\n"
-        "    if len(calls) == 5:\n"
-        "        with open(self.path, 'a') as file: file.write('{\"index\": 5, \"bypa')\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "records.Journal.append = kill\n"
-        "pipeline.run(small_runs.config(Path(sys.argv[2]), out=Path(sys.argv[3])))"
-    )
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", script, here, str(place), str(tmp_path / "run")]
-    killed = subprocess.run(command, capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    def run_and_die():
+        append, calls = Journal.append, []
+
+        def kill(self, rows):
+            append(self, rows)
+            calls.append(1)
+            if len(calls) == 5:
+                with open(self.path, "a") as file:
+                    file.write('{"index": 5, "bypa')
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Journal.append = kill
+        pipeline.find(small_runs.config(place, out=tmp_path / "run"))
+
+    assert fork(run_and_die) == -signal.SIGKILL
     assert (tmp_path / "run" / ".selection.jsonl.journal").exists()
     assert read_json(tmp_path / "run" / "run.json")["status"] == "running"
-    pipeline.run(small_runs.config(place, out=tmp_path / "run"))
-    assert artifacts(tmp_path / "run") == artifacts(place / "run")
+    pipeline.find(small_runs.config(place, out=tmp_path / "run"))
+    assert begun(tmp_path / "run", place / "run")
 
 
 def test_a_finished_run_does_nothing_again(place, monkeypatch):
@@ -421,7 +426,7 @@ def test_the_models_weights_are_gone_while_judges_work(place, tmp_path, monkeypa
 
     monkeypatch.setattr(pipeline, "open_study", opened)
     monkeypatch.setattr(evaluation, "judge_answers", judge)
-    pipeline.run(small_runs.config(place, out=tmp_path / "run", coefficients=(), draws=0))
+    pipeline.run(small_runs.config(place, out=tmp_path / "run", **small_runs.LEAST))
     assert left == [0]
     assert judged == [tmp_path / "run"]
 

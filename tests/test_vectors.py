@@ -62,7 +62,7 @@ def test_controls_are_other_vectors_of_the_same_length_and_the_same_on_every_set
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("priced")
-    return folder, pipeline.run(small_runs.config(folder, draws=0))
+    return folder, pipeline.run(small_runs.config(folder, **small_runs.LEAST))
 
 
 def test_prices_are_those_of_the_condition_that_they_stand_under(run):
@@ -81,7 +81,7 @@ def test_prices_are_those_of_the_condition_that_they_stand_under(run):
             loss = cross_entropy(model, documents)
         stored = read_rows(out / "losses" / f"completions.{name}.jsonl")
         assert [row["sum"] for row in stored] == pytest.approx(loss.sums, rel=1e-4)
-        kl = divergence(model, prompts, under=under, max_new_tokens=5)
+        kl = divergence(model, prompts, under=under, max_new_tokens=small_runs.NEW)
         stored = read_rows(out / "losses" / f"kl.{name}.jsonl")
         assert [row["first"] for row in stored] == pytest.approx(kl.first.sums, rel=1e-3, abs=1e-6)
     with add(model, direction, coefficient=1.0):  # the other sign is another number
@@ -91,7 +91,7 @@ def test_prices_are_those_of_the_condition_that_they_stand_under(run):
 
 
 def test_draws_take_other_prompts_where_there_are_more_than_are_drawn(tmp_path):
-    own = small_runs.config(tmp_path, n_train=4, n_val=3, draws=1)
+    own = small_runs.config(tmp_path, n_train=4, n_val=3, **small_runs.LEAST | {"draws": 1})
     out = pipeline.run(own)
     row = read_json(out / "draws" / "43.json")
     assert "failed" in row or row["cosine_same_place"] < 0.9999
