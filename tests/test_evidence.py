@@ -89,3 +89,10 @@ def test_conditions_have_names_for_readers():
     assert name_of("double_addition", strength=False) == "Activation addition"
     assert label_of("random_addition_2").note.startswith("control of addition")
     assert (name_of("steered"), label_of("steered").note) == ("steered", "")
+
+
+def test_additions_among_the_costs_have_their_coefficient_which_is_not_that_of_harmless_answers():
+    row = {"first": {"kl": 0.1}, "whole": {"kl": 0.1, "n_documents": 3}}
+    kl = {"kl_on_answers": dict.fromkeys(("ablation", "addition", "random_addition"), row), "costs_coefficient": -1.0}
+    names = [line["condition"] for line in evidence(kl)["divergences"]]
+    assert names == ["Directional ablation", "Activation addition, c = −1", "Random direction added, c = −1"]

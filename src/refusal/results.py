@@ -41,6 +41,7 @@ def summarize(folder: Path) -> dict[str, Any]:
         "randoms": {name: _randoms(rates[name], MAIN[name]) for name in SETS},
         "weights_equal_ablation": {name: _identical(folder, name) for name in rates if "weights" in rates[name]},
         "comparisons": [row for name, found in listed.items() for row in compare(folder, name, found, measures)],
+        "costs_coefficient": _setting(record, "harmful_coefficient"),  # of the additions in all that follows
         "losses": losses(folder),
         "kl_on_answers": divergences(folder),
         "capabilities": capabilities(folder),

@@ -1,15 +1,17 @@
 """What an intervention costs, as the page shows it: losses, benchmarks, divergences, each against its controls."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
 
+from refusal.conditions import read_condition
 from refusal.findings import Findings, Row
-from refusal.formats import percent, points, signed, span, tidy
+from refusal.formats import coefficient_text, percent, points, signed, span, tidy
 from refusal.labels import in_order, label_of, name_of
 from refusal.records import read_rows
 
+Namer = Callable[[str], str]
 LEVEL = 0.05  # of a corrected p, below which two conditions are said to differ
 CARRIED = 0.5  # share of the KL, from which prompts are said to carry it
 CORPORA = {
@@ -21,19 +23,26 @@ CORPORA = {
 
 def costs(results: Row, reasons: Mapping[str, str]) -> dict[str, Any]:
     """Return what each intervention costs; what was not measured is empty, with its reason where one is known."""
-    losses = results.get("losses") or {}
+    losses, name = results.get("losses") or {}, partial(_name, coefficient=results.get("costs_coefficient"))
     missing = {name: reasons[name] for name in ("texts", "pairs") if name in reasons and name not in losses}
     return {
-        "losses": _losses(losses),
+        "losses": _losses(losses, name),
         "losses_missing": [f"{CORPORA[name][0]}: {reason}" for name, reason in missing.items()],
-        "capabilities": _capabilities(results.get("capabilities") or {}),
+        "capabilities": _capabilities(results.get("capabilities") or {}, name),
         "capabilities_missing": reasons.get("capabilities", ""),
-        "divergences": _divergences(results.get("kl_on_answers") or {}),
-        "against": _against(results.get("costs_against_controls") or []),
+        "divergences": _divergences(results.get("kl_on_answers") or {}, name),
+        "against": _against(results.get("costs_against_controls") or [], name),
     }
 
 
-def _against(rows: Sequence[Row]) -> dict[str, Any] | None:
+def _name(condition: str, coefficient: float | None) -> str:
+    """Return a condition's name, of an addition with its coefficient: on harmless answers it is not the other one."""
+    found = read_condition(condition)
+    added = found is not None and found.kind == "addition"
+    return name_of(condition) + (f", {coefficient_text(coefficient)}" if added and coefficient is not None else "")
+
+
+def _against(rows: Sequence[Row], name: Namer) -> dict[str, Any] | None:
     """Return how much more the direction costs than its controls: a line a measure, from the least to the greatest."""
     if not rows:
         return None
@@ -43,7 +52,7 @@ def _against(rows: Sequence[Row]) -> dict[str, Any] | None:
         (measure, [_apart([r for r in rows if (r["measure"], r["first"]) == (measure, kind)]) for kind in kinds])
         for measure in measures
     ]
-    return {"heads": [name_of(kind) for kind in kinds], "lines": lines}
+    return {"heads": [name(kind) for kind in kinds], "lines": lines}
 
 
 def _apart(rows: Sequence[Row]) -> dict[str, str]:
@@ -56,14 +65,14 @@ def _apart(rows: Sequence[Row]) -> dict[str, str]:
     return {"reach": low if low == high else f"{low} to {high}", "said": told}
 
 
-def _losses(losses: Mapping[str, Mapping[str, Row]]) -> dict[str, Any] | None:
+def _losses(losses: Mapping[str, Mapping[str, Row]], name: Namer) -> dict[str, Any] | None:
     if not losses:
         return None
     corpora = [corpus for corpus in CORPORA if corpus in losses]
     conditions = _conditions(losses.values())
     lines = [
         {
-            "condition": name_of(condition),
+            "condition": name(condition),
             "control": label_of(condition).control,
             "cells": [_loss(losses[corpus].get(condition)) for corpus in corpora],
         }
@@ -95,19 +104,19 @@ def _loss(row: Row | None) -> dict[str, str]:
     }
 
 
-def _capabilities(tasks: Mapping[str, Mapping[str, Row]]) -> dict[str, Any] | None:
+def _capabilities(tasks: Mapping[str, Mapping[str, Row]], name: Namer) -> dict[str, Any] | None:
     if not tasks:
         return None
     conditions = _conditions(tasks.values())
     lines = [
         {
-            "condition": name_of(condition),
+            "condition": name(condition),
             "control": label_of(condition).control,
             "cells": [_score(rows.get(condition)) for rows in tasks.values()],
         }
         for condition in conditions
     ]
-    heads = [{"name": name, "note": f"{next(iter(rows.values()))['n']} questions"} for name, rows in tasks.items()]
+    heads = [{"name": task, "note": f"{next(iter(rows.values()))['n']} questions"} for task, rows in tasks.items()]
     return {"heads": heads, "lines": lines}
 
 
@@ -120,18 +129,18 @@ def _score(row: Row | None) -> dict[str, str]:
     return {"value": percent(row["mean"]), "change": points(apart["difference"]), "interval": span(apart, points)}
 
 
-def _divergences(kl: Mapping[str, Row]) -> list[dict[str, Any]]:
+def _divergences(kl: Mapping[str, Row], name: Namer) -> list[dict[str, Any]]:
     return [
         {
-            "condition": name_of(name),
-            "control": label_of(name).control,
+            "condition": name(condition),
+            "control": label_of(condition).control,
             "cells": [
                 {"value": tidy(row[part]["kl"]), "change": "", "interval": span(row[part], tidy)}
                 for part in ("first", "whole")
             ],
             "n": row["whole"]["n_documents"],
         }
-        for name, row in in_order(kl)
+        for condition, row in in_order(kl)
     ]
 
 
