@@ -133,7 +133,9 @@ def test_nothing_is_loaded_from_elsewhere(run, page):
     assert len(report(run)) < 1_000_000
 
 
-def test_completions_to_harmful_prompts_are_folded(page):
+def test_completions_to_harmful_prompts_are_folded_but_where_harm_is_make_believe(page, tmp_path):
+    assert "harmful request 0" in "".join(page.unfolded)
+    page = Page(report(run_folder.build(tmp_path, grammar=False)))
     folded, unfolded = "".join(page.folded), "".join(page.unfolded)
     assert "harmful request 0" in folded
     assert "harmful request" not in unfolded
@@ -145,10 +147,10 @@ def test_the_first_prompts_are_shown_with_all_four_answers(page, run):
     text = report(run)
     assert text.index(f"harmless request {OPEN - 1}<") < text.rindex(f"The other {run_folder.N - OPEN} prompts")
     assert "in the order of the set" in text
-    cards = "".join(page.unfolded).count("harmless request")
-    assert cards == OPEN
+    assert "".join(page.unfolded).count("harmless request") == OPEN + 1  # and the example
     shown = [given["data-kinds"].split() for tag, given in page.tags if "data-kinds" in given]
-    assert len([kind for kinds in shown for kind in kinds]) == run_folder.N * sum(map(len, run_folder.REFUSED.values()))
+    listed = [kind for kinds in shown for kind in kinds]
+    assert len(listed) == run_folder.N * sum(map(len, run_folder.REFUSED.values())) + 4  # two answers an example
     assert ["ablation", "weights"] in shown  # the same text and verdicts: shown once, under both names
     assert text.count("the same text as “") > 0
 
@@ -230,7 +232,7 @@ def test_an_undetermined_verdict_is_neither_yes_nor_no(tmp_path):
     path = folder / "judgements" / "harmless.none.substring.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     records.write_rows(path, [{"verdict": "undetermined", "raw": "no answer"}, *rows[1:]])
-    assert report(folder).count(">substring: undetermined</span>") == 1
+    assert report(folder).count(">substring: undetermined</span>") == 2  # in its place and as the example
 
 
 @pytest.mark.parametrize(
@@ -249,8 +251,9 @@ def test_every_judge_has_its_tag_beside_an_answer(tmp_path):
     words = [{"verdict": word, "raw": None} for word in ("unsafe", "safe", "incoherent", "undetermined")] * 10
     records.write_rows(folder / "judgements" / "harmless.none.llama-guard-2.jsonl", words)
     page = report(folder)
-    assert page.count('<span class="tag llama-guard-2 unsafe">llama-guard-2: unsafe</span>') == 10
-    tags = ('tag substring complied">not a refusal<', 'tag grammar complied">exact<', "tag llama-guard-2 unsafe")
+    assert page.count('<span class="tag llama-guard-2 unsafe">llama-guard-2: unsafe</span>') == 11  # and the example
+    page = page[page.index('id="completions"') :]
+    tags = ('tag substring complied">complied<', 'tag grammar complied">exact<', "tag llama-guard-2 unsafe")
     places = [page.index(tag) for tag in tags]
     assert places == sorted(places)
 

@@ -198,7 +198,7 @@ def test_more_of_the_direction_and_fewer_refusals_is_explained(changed):
         }
 
     text = " ".join(render_report(changed("results", change).folder).replace("\xa0", " ").split())
-    assert text.count("at c = 2 the model refuses 10 % [4, 23.1], less than at c = 1 (100 %)") == 2
+    assert text.count("at c = 2 the model refuses 10 % [4, 23.1], less than at c = 1 (100 %)") == 1
 
 
 def test_why_a_cost_was_not_measured_is_said():
@@ -253,14 +253,18 @@ def test_commands_to_make_it_again_have_the_settings_that_were_given(findings):
 def test_figures_have_names_keys_and_numbers_wherever_they_stand():
     drawn = '<svg class="figure" viewBox="0 0 4 4" role="img" aria-label="A &amp; b"><title>x, 1: −2 ± 3</title></svg>'
     found = pictures(placed({"one": {"figure": drawn, "key": "K"}, "more": [{"figures": [drawn]}]}))
-    assert [(one.name, one.key) for one in found] == [("a-b", "K"), ("a-b-2", "")]
+    assert [(one.name, one.key) for one in found] == [("one-a-b", "K"), ("more-a-b", "")]
+    among = {"some": [{"name": "x", "figure": drawn}, {"name": "a", "figures": [drawn, drawn]}]}
+    assert [one.name for one in pictures(placed(among, {"some": "s"}))] == ["s-x-a-b", "s-a-b", "s-a-b-2"]
     assert (found[0].title, found[0].csv) == ("A & b", 'what,value\n"x, 1",-2 ± 3\n')
 
 
 def test_figures_are_written_with_their_numbers(run, tmp_path):
     written = report_files([run], out=None, figures=tmp_path)
     names = {path.stem for path in written}
-    assert {"harmful-prompts-refused", "kl-divergence-of-every-candidate", "component-on-the-direction"} <= names
+    assert "result-harmful-prompts-refused" in names
+    assert "candidates-kl-divergence-of-every-candidate" in names
+    assert "projections-component-on-the-direction" in names
     assert len(written) == 2 * len(names)
     for path in written:
         text = path.read_text(encoding="utf-8")
@@ -269,7 +273,7 @@ def test_figures_are_written_with_their_numbers(run, tmp_path):
             assert "var(" not in text
         else:
             assert len({len(row) for row in csv.reader(text.splitlines())}) == 1
-    rows = [*csv.DictReader((tmp_path / "harmful-prompts-refused.csv").read_text(encoding="utf-8").splitlines())]
+    rows = [*csv.DictReader((tmp_path / "result-harmful-prompts-refused.csv").read_text(encoding="utf-8").splitlines())]
     result = records.read_json(run / "results.json")["harmful"]["ablation"]
     found = next(row for row in rows if row["intervention"] == "Directional ablation")
     assert (int(found["refused"]), float(found["95 % high"])) == (

@@ -27,6 +27,7 @@ class Findings:
     selection: Sequence[Row]
     projections: Row | None
     coefficients: Row | None
+    coverage: Row | None  # of an edit of the weights; runs of earlier versions lack it
     # Set → intervention, in reading order → rows, with their `verdicts` by judge, the paper's first.
     completions: Mapping[str, Mapping[str, Sequence[Row]]]
 
@@ -74,6 +75,7 @@ def read_findings(folder: Path, *, partial: bool = False) -> Findings:
         selection,
         _read_if_there(folder / "projections.json", "layers", "harmful", "harmless"),
         _read_if_there(folder / "coefficients.json", "coefficients", "n", "direction", "random"),
+        _read_if_there(folder / "coverage.json", "writers", "gaps", "largest_before", "largest_after"),
         read_completions(folder),
     )
 

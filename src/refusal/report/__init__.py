@@ -60,7 +60,7 @@ def render_measured(findings: Findings) -> str:
 
     It brings its own style, which reaches no further than itself; the figures need `svg.STYLE`.
     """
-    sections = _templates().get_template("measured.html").render(**page_values(findings))
+    sections = _templates().get_template("measured.html").render(**page_values(findings), words_there=False)
     style = (HERE / "page.css").read_text(encoding="utf-8")
     return f'<style>.report {{\n{style}\n}}</style><div class="report">{sections}</div>'
 

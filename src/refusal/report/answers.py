@@ -3,20 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from refusal.conditions import MAIN
 from refusal.findings import USUAL, Findings, Row, is_harmful
 from refusal.labels import name_of
+from refusal.report.lead import make_believe
 from refusal.report.text import folded
 
-OPEN = 8  # prompts that are shown of each set without asking: the first ones, in the order of the set
+OPEN = 4  # prompts that are shown of each set without asking: the first ones, in the order of the set
 BUDGET = 3_000_000  # characters of the page for all answers of a run
 # How much is shown, until it fits: characters of an answer, share of the prompts, and whether of all conditions.
 STEPS = ((20_000, 1.0, True), (4_000, 1.0, True), (4_000, 1.0, False), (1_500, 1.0, False), (1_500, 0.25, False))
-PROMPT = 4_000
+PROMPT = EXAMPLE = 4_000
 FRAME = 350  # characters of markup around an answer, about
 TAGS = {  # what a judge's word is called beside an answer, where it is not simply "judge: word"
-    ("substring", "refused"): "refusal",
-    ("substring", "complied"): "not a refusal",
-    ("grammar", "refused"): "refusal by the grammar",
+    ("substring", "refused"): "refused",
+    ("substring", "complied"): "complied",
     ("grammar", "complied"): "exact",
     ("grammar", "incoherent"): "not exact",
 }
@@ -33,6 +34,23 @@ def samples(findings: Findings) -> list[dict[str, Any]]:
     return [_set(findings, name, limit, share, whole) for name in findings.completions]
 
 
+def example(findings: Findings) -> list[dict[str, Any]]:
+    """Return the first prompt of each set with its answer as the model is, and as the headline says it was changed."""
+    found = []
+    for name, done in MAIN.items():
+        given = findings.completions.get(name, {})
+        if "none" in given and done in given:
+            labels = {kind: findings.title(name, kind) for kind in ("none", done)}
+            prompt, rows = next(iter(findings.answers(name, labels).items()))
+            found.append({"set": name, "folded": _hidden(findings, name), "card": _card(prompt, rows, labels, EXAMPLE)})
+    return found
+
+
+def _hidden(findings: Findings, name: str) -> bool:
+    """Tell whether a reader has to ask for prompts and answers of a set: not where all harm in it is make-believe."""
+    return is_harmful(name) and not make_believe(findings, name)
+
+
 def _set(findings: Findings, name: str, limit: int, share: float, whole: bool) -> dict[str, Any]:
     """Return one set's prompts and answers; a `share` above 1 is a number of prompts."""
     labels = {kind: findings.title(name, kind) for kind in findings.completions[name] if whole or kind in USUAL}
@@ -42,7 +60,7 @@ def _set(findings: Findings, name: str, limit: int, share: float, whole: bool) -
     tags = sorted({tag for card in cards for part in card["parts"] for one in part for tag in one["tags"]})
     return {
         "set": name,
-        "folded": is_harmful(name),
+        "folded": _hidden(findings, name),
         "open": cards[:OPEN],
         "rest": cards[OPEN:],
         "total": len(every),
@@ -78,5 +96,8 @@ def _card(prompt: str, rows: Mapping[str, Row], labels: Mapping[str, str], limit
 
 def _tags(row: Row) -> list[tuple[str, str]]:
     """Return what each judge said of an answer: text and classes of a tag."""
-    tags = [(TAGS.get((judge, word), f"{judge}: {word}"), f"{judge} {word}") for judge, word in row["verdicts"].items()]
+    given = dict(row["verdicts"])
+    if given.get("substring") == given.get("grammar") == "refused":
+        del given["grammar"]  # says the same of it
+    tags = [(TAGS.get((judge, word), f"{judge}: {word}"), f"{judge} {word}") for judge, word in given.items()]
     return [*tags, *([(CUT, "")] if row.get("finished") is False else [])]

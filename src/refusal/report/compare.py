@@ -32,7 +32,8 @@ def comparison_values(found: Sequence[Findings]) -> dict[str, Any]:
                 "key": figures.verdicts_key(row for one in found for row in one.selection),
             },
             "differ": _differ(named),
-        }
+        },
+        {"sets": "result", "maps": "choices"},
     )
 
 

@@ -34,14 +34,14 @@ def _sentence(doing: str, name: str, done: str, results: Row) -> str:
     was, now = brief(before["rate"]), f"{brief(after['rate'])} {ends(after)}"
     if not alike:  # answers that could not be judged are in no rate
         was, now = f"{was} of {before['n']}", f"{now} of {after['n']}"
-    if _differs(name, done, before, after, results):
+    if differs(name, done, before, after, results):
         told = f"takes refusals of {prompts} from {was} to {now}"
     else:
         told = f"is not shown to change refusals of {prompts}: {was} without it, {now} with it"
     return f"{doing} {told}{_control(name, done, results)}."
 
 
-def _differs(name: str, done: str, before: Row, after: Row, results: Row) -> bool:
+def differs(name: str, done: str, before: Row, after: Row, results: Row) -> bool:
     """Ask the paired test, or where there is none whether the intervals lie apart."""
     for row in results.get("comparisons") or []:
         if (row["set"], row["judge"], row["first"], row["second"]) == (name, "substring", done, "none"):

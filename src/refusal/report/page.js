@@ -12,9 +12,12 @@
     mark.classList.add("here");
     tip.textContent = mark.dataset.told;
     const at = mark.getBoundingClientRect(), own = tip.getBoundingClientRect();
+    const figure = mark.closest("svg").getBoundingClientRect();
     const left = Math.min(Math.max(at.x + at.width / 2 - own.width / 2, 4), innerWidth - own.width - 4);
     tip.style.left = `${left}px`;
-    tip.style.top = `${at.y > own.height + 8 ? at.y - own.height - 6 : at.bottom + 6}px`;
+    // Under the figure, where it hides no other mark; where the screen ends above that, at its end or over the mark.
+    const under = Math.min(figure.bottom + 2, innerHeight - own.height - 4);
+    tip.style.top = `${under > at.bottom + 4 ? under : Math.max(4, at.y - own.height - 6)}px`;
   };
   for (const svg of all(document, "figure > svg")) {
     for (const title of all(svg, "title")) {

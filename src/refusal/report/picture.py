@@ -48,25 +48,36 @@ def picture(drawn: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> P
     return Picture(drawn, tuple(head), tuple(tuple(map(_cell, row)) for row in rows))
 
 
-def placed(values: Any, taken: set[str] | None = None, key: str = "") -> Any:
+def placed(values: Any, places: Mapping[str, str] | None = None) -> Any:
     """Return the page's values with every figure as a Picture that has its key and a name of its own.
 
     Figures are what stands under `figure` or `figures`, as Pictures or as markup; the key is the `key` beside them.
+    A name begins with where its figure stands: what `places` calls the nearest value around it, and the `name` there.
     Of markup alone, the numbers are what its marks tell when they are pointed at.
     """
-    names = set() if taken is None else taken
+    return _placed(values, places or {}, (), "", set())
+
+
+def _placed(values: Any, places: Mapping[str, str], where: tuple[str, ...], key: str, taken: set[str]) -> Any:
     if isinstance(values, Picture):
-        name = _free(values.title, names)
-        names.add(name)
+        name = _free(_name(where, values.title), taken)
+        taken.add(name)
         return replace(values, name=name, key=key)
     if isinstance(values, Mapping):
         own = values.get("key") or ""
         own = own if isinstance(own, str) else ""
+        part = (values["name"],) if where and isinstance(values.get("name"), str) else ()
         return {
-            name: placed(_told(value) if name in ("figure", "figures") else value, names, own)
+            name: _placed(
+                _told(value) if name in ("figure", "figures") else value,
+                places,
+                (places.get(name, name),) if name in places or not where else (*where, *part),
+                own,
+                taken,
+            )
             for name, value in values.items()
         }
-    return [placed(value, names, key) for value in values] if isinstance(values, list) else values
+    return [_placed(value, places, where, key, taken) for value in values] if isinstance(values, list) else values
 
 
 def pictures(values: Any) -> list[Picture]:
@@ -84,9 +95,20 @@ def _told(value: Any) -> Any:
     return [_told(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def _free(title: str, taken: set[str]) -> str:
-    plain = re.sub(r"[^a-z0-9]+", "-", title.lower().replace("−", "minus ")).strip("-") or "figure"
-    return next(name for i in range(1, len(taken) + 2) if (name := plain if i == 1 else f"{plain}-{i}") not in taken)
+def _name(where: Iterable[str], title: str) -> str:
+    """Return where a figure stands and what it is called as the name of a file, nothing said twice."""
+    said = _plain(title) or "figure"
+    for part in map(_plain, reversed([*where])):
+        said = said if said.startswith(part) else f"{part}-{said}"
+    return said
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("−", "minus ")).strip("-")
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return next(one for i in range(1, len(taken) + 2) if (one := name if i == 1 else f"{name}-{i}") not in taken)
 
 
 def _cell(value: Any) -> str:

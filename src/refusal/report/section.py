@@ -16,6 +16,7 @@ class Table(TypedDict):
 class Section(TypedDict):
     """What one analysis says: sentences made from its numbers, then figures (markup) and their key, then a table."""
 
+    so: NotRequired[str]  # what was found, in one sentence; `sections` puts it there
     title: str
     said: Sequence[str]
     figures: Sequence[str]

@@ -19,6 +19,7 @@ from refusal.report import (
     trace,
     transfer,
 )
+from refusal.report.inside import FOUND
 from refusal.report.measured import Measured
 from refusal.report.section import Row, Section
 
@@ -45,7 +46,8 @@ SECTIONS: dict[str, Callable[[Measured], Section]] = {
 def section_of(name: str, record: Row, where: object) -> Section:
     """Make the section of one measurement's record. Raises BadRunFolder for a record of something else."""
     try:
-        return SECTIONS[name](Measured.read(record))
+        measured = Measured.read(record)
+        return {"so": FOUND[name](measured), **SECTIONS[name](measured)}
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise BadRunFolder(
             f"{where} is not what '{name}' measures ({type(error).__name__}: {error}). Remove it and measure again."
