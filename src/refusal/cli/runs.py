@@ -85,8 +85,9 @@ def report(
     """
     from refusal.report import report_files
 
-    for path in report_files(folders, out=out, figures=figures, pdf=pdf):
-        print(path)
+    written = report_files(folders, out=out, figures=figures, pdf=pdf)
+    n = sum(path.suffix == ".svg" for path in written)
+    print(written[0] if figures is None else f"{n} figures, {len(written)} files: {figures}")
 
 
 def verify(folder: RunFolder, json: Json = False) -> None:
