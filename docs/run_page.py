@@ -6,18 +6,21 @@ Sentences and figures are those of the run's report; this page has the first one
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from refusal import svg
 from refusal.findings import read_findings
-from refusal.records import write_text
+from refusal.records import read_json, write_text
 from refusal.report.content import page_values
 from refusal.report.picture import Picture, pictures
+from refusal.results import table_rows
 
 FOLDER = Path(__file__).resolve().parent
 FIGURES = FOLDER / "figures" / "run"
 MOST = 2  # figures of one part
+SHORT = 100  # characters of a sentence that is no paragraph of its own
 INTRODUCTION = """# A run in figures
 
 Written by `docs/run_page.py` from the records of one `refusal run` on the bundled chat model, whose harm is
@@ -31,6 +34,7 @@ def main(run: str) -> None:
     values = page_values(read_findings(Path(run)))
     first = [pictures(table)[0] for table in values["tables"]]
     parts = [INTRODUCTION, _block("What was found", [*values["headline"], *values["chosen"]], first)]
+    parts.append(f"## The table that the command prints\n\n{_table(table_rows(read_json(Path(run) / 'results.json')))}")
     parts.append(_block("Every candidate", [values["candidates"]["said"]], pictures(values["candidates"])))
     for name, title in (("projections", "Where the sets part"), ("coefficients", "How much to add")):
         parts.append(_block(title, [], pictures(values[name])))
@@ -43,13 +47,28 @@ def main(run: str) -> None:
     write_text(FOLDER / "run.md", "\n\n".join(parts) + "\n")
 
 
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    lines = [tuple(rows[0]), ("---",) * len(rows[0]), *(tuple(map(_plain, row.values())) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _block(title: str, said: Sequence[str], drawn: Sequence[Picture]) -> str:
     shown = drawn[:MOST]
     for one in shown:
-        write_text(FIGURES / f"{one.name}.svg", one.alone)
-    sentences = "\n\n".join(_plain(sentence) for sentence in said)
-    images = "\n".join(f"![{_plain(one.title)}](figures/run/{one.name}.svg)" for one in shown)
-    return "\n\n".join(filter(None, (f"## {_plain(title)}", sentences, images)))
+        write_text(FIGURES / f"{one.name}.svg", svg.stand_alone(one.svg, one.key, schemes=True))
+    images = "\n\n".join(f"![{_plain(one.title)}](figures/run/{one.name}.svg)" for one in shown)
+    return "\n\n".join(filter(None, (f"## {_plain(title)}", *map(_plain, _paragraphs(said)), images)))
+
+
+def _paragraphs(said: Sequence[str]) -> list[str]:
+    """Return sentences as paragraphs: a short one goes on in the paragraph before it."""
+    made: list[str] = []
+    for sentence in map(str, said):
+        if made and len(sentence) < SHORT:
+            made[-1] += f" {sentence}"
+        else:
+            made.append(sentence)
+    return made
 
 
 def _plain(text: Any) -> str:

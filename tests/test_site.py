@@ -89,6 +89,34 @@ def test_every_link_leads_to_a_file(path):
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
+def test_the_help_of_every_command_is_laid_out_whole():
+    helps = site.HELP.findall((ROOT / "docs" / "cli.md").read_text(encoding="utf-8"))
+    assert len(helps) > 20
+    for text in helps:
+        shown = re.sub(r"</?(?:p|div|dl|dt|dd|strong|code)(?: class=\"\w+\")?>", " ", site.help_list(text))
+        assert unescape(shown).lower().split() == re.sub(r"usage: |-{4,}|`", " ", text).lower().split()
+    entry = "<dl><dt><code>--n INT</code></dt><dd>How &lt;many&gt;. (<code>3</code>)</dd></dl>"
+    assert site.help_list("  --n INT   How <many>.\n          (`3`)") == f'<div class="help">{entry}</div>'
+
+
+def rows(page: str) -> list[list[str]]:
+    """The rows of a page's tables, of rates alone."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ").replace("\\", "")
+    found = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return [row for row in found if len(row) == 4 and row[0] in ("harmful", "harmless")]
+
+
+def test_the_table_of_the_readme_is_part_of_the_run_in_figures():
+    every, some = rows("docs/run.md"), rows("README.md")
+    assert len(some) == 7
+    named = [[name, re.sub(r"\*\*(.+)\*\*: .*", r"\1", kind), *rest] for name, kind, *rest in some]
+    assert [row for row in named if row not in every] == []
+    words = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"seven of its {len(every)} rows" in words.replace("\n", " ")
+
+
 def test_a_notebooks_page_has_its_outputs_and_text_is_text(tmp_path):
     path = next((ROOT / "examples").glob("01*.ipynb"))
     shown = site.outputs(path)

@@ -1,18 +1,22 @@
 """The pages of the site that are no files of docs/: the README, the changelog, the notebooks and the public names.
 
-mkdocs calls the `on_…` functions. Links to files that are not on the site become their names.
+mkdocs calls the `on_…` functions. Links to files that are not on the site become their names. The commands' help, in
+docs/cli.md as a terminal shows it, becomes lists that fit any width.
 """
 
 import ast
 import json
 import posixpath
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+HELP = re.compile(r"^```text\n(.*?)\n```$", re.DOTALL | re.MULTILINE)  # in docs/cli.md
+ENTRY = re.compile(r" {2}(\S.*?)(?: {2,}(\S.*))?")  # an argument or a command, with its sentence or before it
 OUTPUT = re.compile(r'<p>\s*<span data-output="(\d+)"></span>\s*</p>')
 
 # The public names by what they are for: heading → names of the package.
@@ -43,8 +47,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Point the links of a page of docs/ at the site."""
+    """Point the links of a page of docs/ at the site, and lay out the commands' help."""
     made = pages()
+    if page.file.src_uri == "cli.md":
+        return HELP.sub(lambda match: help_list(match[1]), markdown)
     return markdown if page.file.src_uri in made else linked(markdown, f"docs/{page.file.src_uri}")
 
 
@@ -109,8 +115,6 @@ def notebook(path: Path) -> str:
 
 def outputs(path: Path) -> list[str]:
     """Return the outputs of a notebook as HTML: as they are where they are HTML, else as escaped text."""
-    from html import escape
-
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     found = []
     for output in (output for cell in cells for output in cell.get("outputs", ())):
@@ -118,6 +122,31 @@ def outputs(path: Path) -> list[str]:
         html, text = ("".join(data.get(kind, "")) for kind in ("text/html", "text/plain"))
         found.append(f'<div class="output">{html or f"<pre>{escape(text)}</pre>"}</div>')
     return found
+
+
+def help_list(text: str) -> str:
+    """Return the help of a command as HTML: the usage as code, groups of arguments as lists, the rest as paragraphs."""
+    lines = text.split("\n")
+    made: list[str] = []
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        entry = ENTRY.fullmatch(line)
+        if line.startswith("usage: "):
+            made.append(f'<p class="usage"><code>{escape(line.removeprefix("usage: "))}</code></p>')
+        elif line.startswith("Example: "):
+            made.append(f"<p>Example: <code>{escape(line.removeprefix('Example: '))}</code></p>")
+        elif after.strip().startswith("---"):
+            made.append(f"<p><strong>{escape(line.strip().capitalize())}</strong></p>")
+        elif entry:
+            made.append(f"<dl><dt><code>{escape(entry[1])}</code></dt><dd>{_said(entry[2] or '')}</dd></dl>")
+        elif line.startswith("  "):  # a sentence goes on
+            made[-1] = made[-1].replace("</dd></dl>", f" {_said(line)}</dd></dl>")
+        elif line.strip(" -"):
+            made.append(f"<p>{_said(line)}</p>")
+    return f'<div class="help">{"".join(made).replace("</dl><dl>", "")}</div>'
+
+
+def _said(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text.strip()))
 
 
 def homes() -> dict[str, str]:
