@@ -147,19 +147,19 @@ def test_the_bundled_direction_parts_the_classes_more_than_chance_and_a_random_o
 
 def test_the_section_says_the_records_numbers(measured):
     shown = section(Measured.read(measured.record()))
-    text = " ".join(shown["said"])
+    text = " ".join(shown.said)
     mean = measured.at("harmful", "base", "found")[7]
     assert f"{mean:.2f} ± {measured.sd_at('harmful', 'base', 'found')[7]:.2f} and" in text
     assert f"{100 * gap(measured, 'base', 'found') / gap(measured, 'chat', 'found'):.1f}" in text
     assert "so that is more than chance" in text
     assert "on 32 harmful and 32 harmless prompts" in text
-    assert len(shown["figures"]) == 3
-    for picture in (*shown["figures"], shown["key"]):
+    assert len(shown.figures) == 3
+    for picture in (*shown.figures, shown.key):
         ElementTree.fromstring(picture)
-    assert shown["figures"][0].count("<title>") == 2 * 11
+    assert shown.figures[0].count("<title>") == 2 * 11
     record = measured.record()
     record["facts"]["chance"]["largest difference"]["base"] = [1.0] * 11  # no direction of the data's, then
-    assert "not shown to be more than chance" in " ".join(section(Measured.read(record))["said"])
+    assert "not shown to be more than chance" in " ".join(section(Measured.read(record)).said)
 
 
 def test_the_bundled_model_has_its_own_base_and_any_other_the_one_that_is_named():

@@ -327,20 +327,20 @@ def test_the_bundled_direction_works_in_the_other_language_and_random_ones_work_
 
 def test_the_section_says_where_it_works_and_the_matrix_every_rate(carried):
     shown = section(Measured.read(carried.record()))
-    text = " ".join(shown["said"])
+    text = " ".join(shown.said)
     assert "the direction of chat works on 1 of 1 sides when it is ablated, and on 1 of 1 when it is added" in text
     assert "that of chat in 2 of 2 (chat and chat B); that of noise in 0 of 2" in text
     assert "A random direction, as long as the longest of these, changes no rate" in text
     assert "noise (it is noise)" in text
     assert "“chat B” is in language B." in text
-    for picture in (*shown["figures"], shown["key"]):
+    for picture in (*shown.figures, shown.key):
         ElementTree.fromstring(picture)
-    for figure, change in zip(shown["figures"], ("ablated", "added"), strict=False):
+    for figure, change in zip(shown.figures, ("ablated", "added"), strict=False):
         for target, by in carried.facts["rates"].items():
             for vector, cell in by[change].items():
                 assert f"<title>{target}, {vector}: {cell['refused']}/12 = " in figure
         assert figure.count('class="ring"') == 2  # the framed cells
-    assert [row[:2] for row in shown["table"]["rows"]] == [["chat", "yes"], ["noise", "no"]]
+    assert [row[:2] for row in shown.table.rows] == [["chat", "yes"], ["noise", "no"]]
 
 
 def test_nothing_works_where_most_answers_have_no_verdict():
@@ -364,10 +364,10 @@ def test_the_section_tells_what_has_no_rate(carried):
             {**record, "facts": {**facts, "without a direction": {"base": "Nothing (0) was left. Give more."}}}
         )
     )
-    text = " ".join(shown["said"])
+    text = " ".join(shown.said)
     assert "On chat nothing is refused, so there is nothing to take away." in text
     assert "count in no rate: 16 of 16 in chat B with chat added." in text
     assert "No direction was taken from base (nothing)." in text
-    assert "chat, noise: nothing to take away" in shown["figures"][0]
-    assert "chat B, noise: the &lt;width&gt; is 3" in shown["figures"][1]
-    assert "chat B, chat: no thought was finished" in shown["figures"][1]
+    assert "chat, noise: nothing to take away" in shown.figures[0]
+    assert "chat B, noise: the &lt;width&gt; is 3" in shown.figures[1]
+    assert "chat B, chat: no thought was finished" in shown.figures[1]

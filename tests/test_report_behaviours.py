@@ -49,7 +49,7 @@ def record() -> dict:
 
 
 def test_every_rate_is_said_with_its_test_and_its_control():
-    said = section(Measured.read(record()))["said"]
+    said = section(Measured.read(record())).said
     refuse, repeat, last = (text.replace("\N{NO-BREAK SPACE}", " ") for text in said)
     assert refuse.startswith(
         "Asked to refuse (20 prompts): right (a plain no) are 100.0 % [83.9 %, 100.0 %] of the answers without"
@@ -63,16 +63,16 @@ def test_every_rate_is_said_with_its_test_and_its_control():
 
 def test_every_kind_is_drawn_and_its_answers_shown():
     made = section(Measured.read(record()))
-    assert len(made["figures"]) == 4
-    assert "ablation: 2/20 = 10.0" in made["figures"][0]
-    assert "ablation: 1/20 = 5.0" in made["figures"][1]
-    assert "no intervention" not in made["figures"][1]  # it is what the others are compared with
-    assert made["table"] is not None
-    assert len(made["table"]["head"]) == 5
-    row = made["table"]["rows"][0]
+    assert len(made.figures) == 4
+    assert "ablation: 2/20 = 10.0" in made.figures[0]
+    assert "ablation: 1/20 = 5.0" in made.figures[1]
+    assert "no intervention" not in made.figures[1]  # it is what the others are compared with
+    assert made.table is not None
+    assert len(made.table.head) == 5
+    row = made.table.rows[0]
     assert row[:3] == ["asked to refuse", "Say <no>?", "No."]
     assert row[3] == "y" * 239 + "…"
-    for picture in made["figures"]:
+    for picture in made.figures:
         ElementTree.fromstring(picture)
 
 

@@ -24,7 +24,7 @@ RECORD = {
 
 
 def test_sums_shares_and_the_few_that_write_half_are_said():
-    said = " ".join(section(Measured.read(RECORD))["said"])
+    said = " ".join(section(Measured.read(RECORD)).said)
     assert "is +50.0 on 16 harmful prompts and +15.0 on 9 harmless ones, the sum of what 5 parts wrote" in said
     assert "Along a random direction it is +1.5 and +0.5." in said
     shares = [percent(share / 35) for share in (0, 6, 29)]
@@ -37,13 +37,13 @@ def test_sums_shares_and_the_few_that_write_half_are_said():
 
 def test_half_of_a_negative_difference_is_written_by_the_parts_that_write_least():
     turned = {**RECORD, "mean": RECORD["mean"][::-1]}
-    said = " ".join(section(Measured.read(turned))["said"])
+    said = " ".join(section(Measured.read(turned)).said)
     assert "The difference between the classes, −35.0, is written" in said
     assert "One part writes half of it: MLP 0 (−20.0)." in said
 
 
 def test_figures_show_both_classes_over_layers_and_what_differs_most_first():
-    attention, mlps, parts, heads = section(Measured.read(RECORD))["figures"]
+    attention, mlps, parts, heads = section(Measured.read(RECORD)).figures
     assert "harmful, attention 1: 4 ± 2 (n = 16)" in attention
     assert "harmless, MLP 0: 10 ± 2 (n = 9)" in mlps
     assert "MLP" not in "".join(re.findall("<title>(.*?)</title>", attention))
@@ -57,6 +57,6 @@ def test_a_network_without_heads_has_no_figure_of_them():
     axes = {**RECORD["axes"], "component": ["embedding", "mixer 0", "mixer 1", "mixer 2", "mixer 3"]}
     cut = {name: [[row[:5] for row in rows] for rows in RECORD[name]] for name in ("mean", "sd")}
     found = section(Measured.read({**RECORD, **cut, "axes": axes, "facts": {**RECORD["facts"], "heads": 0}}))
-    assert len(found["figures"]) == 1
-    assert f"{percent(1)} by mixer" in " ".join(found["said"])
-    assert "head" not in " ".join(found["said"])
+    assert len(found.figures) == 1
+    assert f"{percent(1)} by mixer" in " ".join(found.said)
+    assert "head" not in " ".join(found.said)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from refusal.report.measured import Measured
-from refusal.report.minimal import layers, section
+from refusal.report.minimal import layers, minimal
 from refusal.statistics import Rate
 
 LAYERS = {
@@ -60,19 +60,19 @@ def plain(texts) -> str:
 
 def test_layers_that_are_enough_are_said_with_their_interval_and_control():
     found = layers(Measured.read(LAYERS))
-    said = plain(found["said"])
+    said = plain(found.said)
     assert "Without ablation 95.0 % [76.4 %, 99.1 %] of 20 held-out harmful prompts are likely to be refused" in said
     assert "it is 10.0 % [2.8 %, 30.1 %] at best, at layer 1, and less than half at 2 of 3 layers (1, 2)." in said
     assert "as late as from layer 1 on" in said
     assert "A random direction leaves at least 90.0 % [69.9 %, 97.2 %]" in said
-    told = re.findall("<title>(.*?)</title>", found["figures"][0])
+    told = re.findall("<title>(.*?)</title>", found.figures[0])
     assert "only this block, layer 2: 8/20 = 40.0 % [21.9 %, 61.3 %]" in plain(told)
     assert sum("all up to it" in one for one in told) == 3
 
 
 def test_what_is_left_is_said_for_every_restriction(record):
-    found = section(Measured.read(record))
-    said = plain(found["said"])
+    found = minimal(Measured.read(record))
+    said = plain(found.said)
     assert "the model refuses 100.0 % [83.9 %, 100.0 %], and with everything ablated 5.0 % [0.9 %, 23.6 %]." in said
     assert "it refuses: embedding 100.0 % [83.9 %, 100.0 %], MLP 10.0 % [2.8 %, 30.1 %]." in said
     assert "8 heads 95.0 % [76.4 %, 99.1 %], 8 other heads 100.0 %" in said
@@ -83,13 +83,13 @@ def test_what_is_left_is_said_for_every_restriction(record):
     assert "2.5 % [0.4 %, 12.9 %] are likely to be refused; of the held-out ones 30.0 % [14.5 %, 51.9 %]" in said
     assert said.count("are refused, which is not surely below 10.0 %.") == 2
     assert "3 other sets of that size leave 20.0 % to 90.0 % likely to be refused (median 50.0 %)" in said
-    table = found["table"]
-    assert [row[:2] for row in table["rows"]] == [["layers", "4"], ["parts", "MLP 0, attention 2"]]
-    assert plain(table["rows"][1][3:]).startswith("10.0 % [2.8 %, 30.1 %] 75.0 % to 100.0 % 30.0 % [14.5 %")
+    table = found.table
+    assert [row[:2] for row in table.rows] == [["layers", "4"], ["parts", "MLP 0, attention 2"]]
+    assert plain(table.rows[1][3:]).startswith("10.0 % [2.8 %, 30.1 %] 75.0 % to 100.0 % 30.0 % [14.5 %")
 
 
 def test_figures_have_a_bar_for_every_restriction_and_one_for_a_set_that_grew(record):
-    bars, growth = section(Measured.read(record))["figures"]
+    bars, growth = minimal(Measured.read(record)).figures
     told = plain(re.findall("<title>(.*?)</title>", bars))
     assert "MLP only, the direction: 10.0 % [2.8 %, 30.1 %]" in told
     assert "MLP only, a random direction: 85.0 %" in told
@@ -106,14 +106,14 @@ def test_where_no_set_is_enough_that_is_said_and_no_row_is_shown(record):
         del by["smallest set of parts"]
     record["axes"]["ablated"].remove("smallest set of parts")
     record["facts"]["sets"]["parts"] = none
-    found = section(Measured.read(record))
-    assert "No set of parts is enough: all 9 together leave 75.0 % [59.8 %, 85.8 %] of 40 other" in plain(found["said"])
-    assert len(found["figures"]) == 1
-    assert [row[0] for row in found["table"]["rows"]] == ["layers"]
+    found = minimal(Measured.read(record))
+    assert "No set of parts is enough: all 9 together leave 75.0 % [59.8 %, 85.8 %] of 40 other" in plain(found.said)
+    assert len(found.figures) == 1
+    assert [row[0] for row in found.table.rows] == ["layers"]
 
 
 def test_a_set_of_all_there_is_has_no_others_to_be_held_against(record):
     record["facts"]["sets"]["layers"]["others"] = []
-    found = section(Measured.read(record))
-    assert found["table"]["rows"][0][4] == "–"
-    assert "other sets" not in plain(found["said"][3:4])
+    found = minimal(Measured.read(record))
+    assert found.table.rows[0][4] == "–"
+    assert "other sets" not in plain(found.said[3:4])

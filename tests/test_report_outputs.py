@@ -74,43 +74,43 @@ def metrics_record() -> dict:
 
 def test_first_tokens_are_said_and_drawn_with_their_intervals():
     found = first_tokens(Measured.read(tokens_record()))
-    said = " ".join(found["said"]).replace(SPACE, " ")
+    said = " ".join(found.said).replace(SPACE, " ")
     assert "Answers to 25 harmful prompts begin most likely with “I” (80.0 %), “␣<b>” (10.0 %), “Sure” (5.0 %)." in said
     assert "Answers to 25 harmless prompts begin most likely with “Sure” (70.0 %), “I” (10.0 %)." in said
     assert "on harmful prompts with probability 90.0 %, with the direction ablated 2.0 %, and with a random" in said
     assert "on harmless prompts with probability 10.0 %, with the direction added 90.0 %, and with a random one" in said
     assert "one ablated 90.0 %." in said
-    harmful, harmless = found["figures"]
+    harmful, harmless = found.figures
     # 1.96 · 0.25 / √25
     assert "<title>I, ablation: 0.02 ± 0.098</title>" in harmful
     assert "<title>Sure, addition: 0.1 ± 0.098</title>" in harmless
     assert "addition" not in harmful
     assert "x…" not in harmless  # never likely, so not drawn
-    for picture in (*found["figures"], found["key"]):
+    for picture in (*found.figures, found.key):
         ElementTree.fromstring(picture)
 
 
 def test_the_metrics_sides_are_said_with_intervals_and_every_cell_has_its_row():
     found = metrics(Measured.read(metrics_record()))
-    said = " ".join(found["said"]).replace(SPACE, " ")
+    said = " ".join(found.said).replace(SPACE, " ")
     assert "lie 20/25 = 80.0 % [60.9 %, 91.1 %] of the harmful prompts; below it lie 20/25" in said
     assert "With the direction ablated, 5/25 = 20.0 % [8.9 %, 39.1 %] of the harmful prompts lie above 0" in said
     assert "with a random one ablated, 20/25" in said
     assert "With the direction added, 20/25" in said
-    assert len(found["figures"]) == 5
-    assert "above 0: 5 of 25 harmful, 5 of 25 harmless prompts" in found["figures"][1]
-    assert found["table"] is not None
-    rows = {tuple(row[:2]): row[2:] for row in found["table"]["rows"]}
+    assert len(found.figures) == 5
+    assert "above 0: 5 of 25 harmful, 5 of 25 harmless prompts" in found.figures[1]
+    assert found.table is not None
+    rows = {tuple(row[:2]): row[2:] for row in found.table.rows}
     assert len(rows) == 10
     assert rows["harmful", "Directional ablation"][0] == "5/25"
     assert rows["harmful", "Directional ablation"][3] == "−0.75 ± 0.50"
     assert rows["harmless", "Random direction added"][0] == "5/25"
-    for picture in (*found["figures"], found["key"]):
+    for picture in (*found.figures, found.key):
         ElementTree.fromstring(picture)
 
 
 def test_a_histogram_has_the_height_of_its_shares():
-    plain, ablated, *_ = metrics(Measured.read(metrics_record()))["figures"]
+    plain, ablated, *_ = metrics(Measured.read(metrics_record())).figures
 
     def heights(picture: str) -> list[float]:
         """Of the harmful prompts' steps: how high each lies over the lowest."""
@@ -149,6 +149,6 @@ class Found:
 def test_a_notebook_shows_what_the_report_says():
     for record, made in ((tokens_record(), first_tokens), (metrics_record(), metrics)):
         found, section = show(Found(record)), made(Measured.read(record))
-        assert str(found).splitlines() == [section["title"], *section["said"]]
-        assert all(figure in found.html for figure in section["figures"])
-        assert "<th>" in found.html if section["table"] else "<table" not in found.html
+        assert str(found).splitlines() == [section.title, *section.said]
+        assert all(figure in found.html for figure in section.figures)
+        assert "<th>" in found.html if section.table else "<table" not in found.html

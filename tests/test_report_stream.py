@@ -39,7 +39,7 @@ def record() -> dict:
 
 
 def test_the_sentences_say_how_far_each_intervention_moves_the_classes():
-    said = " ".join(section(Measured.read(record()))["said"]).replace("\N{NO-BREAK SPACE}", " ")
+    said = " ".join(section(Measured.read(record())).said).replace("\N{NO-BREAK SPACE}", " ")
     assert "At layer 1, where the direction is added, the last token's cosine with it is 0.80 on 9 harmful" in said
     assert "Addition takes harmless prompts there to 0.60 (75.0 % of the way to harmful prompts)" in said
     assert "adding a random direction of the same length takes them to 0.08 (10.0 %" in said
@@ -51,12 +51,12 @@ def test_the_sentences_say_how_far_each_intervention_moves_the_classes():
 
 def test_a_step_away_from_the_other_class_has_a_true_minus_sign(monkeypatch):
     monkeypatch.setitem(MOVED, ("harmless", "addition", "random"), -0.08)
-    assert "takes them to −0.08 (−10.0" in " ".join(section(Measured.read(record()))["said"])
+    assert "takes them to −0.08 (−10.0" in " ".join(section(Measured.read(record())).said)
 
 
 def test_both_figures_have_every_curve_and_one_scale():
     made = section(Measured.read(record()))
-    found, random = made["figures"]
+    found, random = made.figures
     assert found.count("<title>") == random.count("<title>") == 5 * len(LAYERS)
     assert "<title>harmful, subtracted, layer 2: 0.2 ± 0.05 (n = 9)</title>" in found
     assert "<title>harmless, added, layer 1: 0.08 ± 0.05 (n = 7)</title>" in random
@@ -66,7 +66,7 @@ def test_both_figures_have_every_curve_and_one_scale():
         re.findall(r'translate\(([^)]*)\)"[^<]*<title>harmless, layer 2:', picture) for picture in (found, random)
     ]
     assert places[0] == places[1] != []
-    for picture in (found, random, made["key"]):
+    for picture in (found, random, made.key):
         ElementTree.fromstring(picture)
 
 

@@ -48,7 +48,7 @@ def record() -> dict:
 
 
 def test_the_place_where_classes_part_most_is_said_with_its_control(record):
-    said = " ".join(section(Measured.read(record))["said"])
+    said = " ".join(section(Measured.read(record)).said)
     assert "part most at position −1 '\\n': there the component along the direction is +80.0 ± 0.5 on 16" in said
     assert "and −4.0 ± 0.5 on 12 harmless ones" in said
     assert "on the last tokens of the instruction +1.0, on the tokens of the template behind it +84.0, on the" in said
@@ -59,7 +59,7 @@ def test_the_place_where_classes_part_most_is_said_with_its_control(record):
 
 
 def test_figures_tell_every_position_that_enough_prompts_have(record):
-    lines, cells = section(Measured.read(record))["figures"]
+    lines, cells = section(Measured.read(record)).figures
     assert "harmful, position −1 &#x27;\\n&#x27;: 80 ± 0.5 (n = 16)" in lines
     assert "bypassed, position 0: −6 ± 0.5 (n = 12)" in lines
     assert "position 1:" not in lines  # 3 of 16 harmful prompts
@@ -68,7 +68,7 @@ def test_figures_tell_every_position_that_enough_prompts_have(record):
 
 
 def test_tokens_are_text_coloured_by_their_component_and_harmful_ones_are_folded(record):
-    more = section(Measured.read(record))["more"]
+    more = section(Measured.read(record)).more
     assert "<script>" not in more
     assert "&lt;script&gt;" in more
     assert "↵" in more

@@ -72,7 +72,7 @@ def mechanism_measure(
     told = {name: one.record() for name, one in found.items()}
 
     def laid_out() -> Any:
-        said = [(name, section_of(name, told[name], name)["said"]) for name in told if name in SECTIONS]
+        said = [(name, section_of(name, told[name], name).said) for name in told if name in SECTIONS]
         rows = [{"analysis": name, "what it says": sentence} for name, sentences in said for sentence in sentences]
         return tables(rows, *(one.rows() for one in found.values() if isinstance(one, SuffixStudy)))
 

@@ -6,8 +6,9 @@ from statistics import median
 
 from refusal import svg
 from refusal.formats import minus, position_label, shortened, signed
+from refusal.labels import Row
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section, Table
+from refusal.report.section import Section, Table
 from refusal.svg import Axes
 
 CHOSEN, HALVES = (3, svg.SHAPES[3]), (2, svg.CIRCLE)  # colour and shape
@@ -51,8 +52,7 @@ def agreement(record: Measured) -> Section:
         (svg.stroke("base"), "random directions, ± 2/√d"),
     ]
     figures = [_over_layers(record, i) for i in range(len(record.axes["position"]))]
-    title = "How well candidates agree"
-    return {"title": title, "said": said, "figures": figures, "key": svg.key(keys), "table": _table(record)}
+    return Section("How well candidates agree", said, figures=figures, key=svg.key(keys), table=_table(record))
 
 
 def candidate_cosines(record: Measured) -> Section:
@@ -77,8 +77,7 @@ def candidate_cosines(record: Measured) -> Section:
         )
     ends = (ABOVE, "cosine 1; paler towards 0"), (BELOW, "cosine −1")
     key = svg.key([(svg.swatch(svg.fill(colour)), told) for colour, told in ends])
-    title = "Cosines between candidates"
-    return {"title": title, "said": said, "figures": [_heat_map(record)], "key": key, "table": None}
+    return Section("Cosines between candidates", said, figures=[_heat_map(record)], key=key)
 
 
 def _at(record: Measured, name: str, place: Place) -> tuple[float, float]:
@@ -120,7 +119,7 @@ def _table(record: Measured) -> Table:
         mean, sd = (x[i][layer] for x in record.at("halves"))
         halves = "–" if mean is None else f"{signed(mean, '.3f')} ± {sd:.3f}"
         rows.append([_label(record, i), halves, _spread(record.facts["chosen"][i])])
-    return {"head": ["position", f"two halves, layer {layer}", "with the chosen direction, all layers"], "rows": rows}
+    return Table(["position", f"two halves, layer {layer}", "with the chosen direction, all layers"], rows)
 
 
 def _over_layers(record: Measured, index: int) -> str:

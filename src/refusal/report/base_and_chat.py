@@ -2,10 +2,10 @@
 
 from refusal import svg
 from refusal.formats import percent, signed
-from refusal.labels import CLASSES
+from refusal.labels import CLASSES, Row
 from refusal.report.drawing import Curve, layered, of_classes
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section
+from refusal.report.section import Section
 
 TITLES = {
     "chat": ("Chat model", "in its template"),
@@ -44,8 +44,7 @@ def section(record: Measured) -> Section:
         ]
     )
     figures = [_panel(record, reading) for reading in record.axes["reading"]]
-    title = "The direction in the base model"
-    return {"title": title, "said": said, "figures": figures, "key": key, "table": None}
+    return Section("The direction in the base model", said, figures=figures, key=key)
 
 
 def _share(part: float, whole: float) -> str:

@@ -2,9 +2,9 @@
 
 from refusal import figures
 from refusal.formats import points, share_text, shortened, span
-from refusal.labels import name_of
+from refusal.labels import Row, name_of
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section
+from refusal.report.section import Section, Table
 from refusal.results import rate_in
 
 CHANGED = {"ablation": "with the direction ablated", "random_ablation": "with a random one"}
@@ -22,20 +22,19 @@ def section(record: Measured) -> Section:
         "p of the exact McNemar test on the same prompts is not corrected for the number of tests, and a difference "
         "that is not shown may still be as large as its interval."
     )
-    return {
-        "title": "How else the edited model behaves",
-        "said": said,
-        "figures": [figure for name, kind in kinds.items() for figure in _figures(name, kind["rates"])],
-        "key": "",
-        "table": {
-            "head": ["Kind", "Asked", *(name_of(name) for name in DONE)],
-            "rows": [
+    return Section(
+        "How else the edited model behaves",
+        said,
+        figures=[figure for name, kind in kinds.items() for figure in _figures(name, kind["rates"])],
+        table=Table(
+            ["Kind", "Asked", *(name_of(name) for name in DONE)],
+            [
                 [name, one["prompt"], *(shortened(one["answers"][done], LONGEST) for done in DONE)]
                 for name, kind in kinds.items()
                 for one in kind["shown"]
             ],
-        },
-    }
+        ),
+    )
 
 
 def _said(name: str, kind: Row) -> str:

@@ -39,8 +39,7 @@ def section(record: Measured) -> Section:
             figures.append(bars(rows, f"{what} that differ most", "difference of means, 95 % interval", colours=APART))
     keys = [svg.key(of_classes("prompts, ± 1 sd"))]
     keys.append(bars_key(APART))
-    title = "Which parts write the direction"
-    return {"title": title, "said": said, "figures": figures, "key": "".join(keys), "table": None}
+    return Section("Which parts write the direction", said, figures=figures, key="".join(keys))
 
 
 def _apart(record: Measured, vector: str) -> dict[str, Difference]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from refusal import svg
 from refusal.formats import number, percent, position_label, signed
-from refusal.labels import CLASSES
+from refusal.labels import CLASSES, Row
 from refusal.report.drawing import Curve, layered, of_classes
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section
+from refusal.report.section import Section
 from refusal.svg import Axes
 
 GREY_LINE = svg.stroke("line", svg.GREY)
@@ -50,13 +50,12 @@ def projections(record: Measured) -> Section:
         _histogram(facts["histogram"]["random"], counts, "A random direction, at the same place"),
     ]
     key = svg.key([*of_classes(), (GREY_LINE, "both along a random direction")])
-    return {
-        "title": "Where prompts lie along the direction",
-        "said": said,
-        "figures": [*panels, *bars],
-        "key": key,
-        "table": None,
-    }
+    return Section(
+        "Where prompts lie along the direction",
+        said,
+        figures=[*panels, *bars],
+        key=key,
+    )
 
 
 def pca(record: Measured) -> Section:
@@ -95,8 +94,7 @@ def pca(record: Measured) -> Section:
             (svg.dot(svg.GREY), "share of a random direction"),
         ]
     )
-    title = "What prompts differ in most"
-    return {"title": title, "said": said, "figures": [_scatter(record), _shares(facts)], "key": key, "table": None}
+    return Section("What prompts differ in most", said, figures=[_scatter(record), _shares(facts)], key=key)
 
 
 def _label(position: int | str, facts: Row) -> str:

@@ -5,9 +5,10 @@ from statistics import median
 
 from refusal import svg
 from refusal.formats import percent, rate_text, share_text
+from refusal.labels import Row
 from refusal.report.drawing import Bar, bars, bars_key
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section, Table
+from refusal.report.section import Section, Table
 from refusal.statistics import Rate
 from refusal.svg import Axes
 
@@ -46,11 +47,10 @@ def layers(record: Measured) -> Section:
             (svg.stroke("base"), "no ablation"),
         ]
     )
-    title = "In which layers ablation is enough"
-    return {"title": title, "said": said, "figures": [_over_layers(record, shares)], "key": key, "table": None}
+    return Section("In which layers ablation is enough", said, figures=[_over_layers(record, shares)], key=key)
 
 
-def section(record: Measured) -> Section:
+def minimal(record: Measured) -> Section:
     """Say what is left of refusal while less is ablated, and which small sets are enough."""
     refused, facts, n = record.facts["refused"], record.facts, record.n["harmful"]
     found, labels = refused["found"], record.axes["ablated"]
@@ -77,8 +77,7 @@ def section(record: Measured) -> Section:
     figures = [_bars(rows, "What is left of refusal", f"refused of n = {n}, 95 % interval; ablated is only this")]
     figures += [_growth(kind, one) for kind, one in facts["sets"].items() if len(one.get("grown", ())) > 1]
     key = bars_key(COLOURS)
-    title = "How much has to be ablated"
-    return {"title": title, "said": said, "figures": figures, "key": key, "table": _sets(facts["sets"], refused)}
+    return Section("How much has to be ablated", said, figures=figures, key=key, table=_sets(facts["sets"], refused))
 
 
 def _said_of_set(kind: str, one: Row, found: Mapping[str, Row], facts: Row) -> str:
@@ -117,7 +116,7 @@ def _sets(sets: Mapping[str, Row], refused: Mapping[str, Mapping[str, Row]]) -> 
         "held out",
         "others of its size, held out",
     ]
-    return {"head": [*head, "answers that refuse", "a random direction"], "rows": rows}
+    return Table([*head, "answers that refuse", "a random direction"], rows)
 
 
 def _over_layers(record: Measured, shares: Mapping[tuple[str, str], Sequence[float]]) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 from refusal import display
 from refusal.display import Shown
 from refusal.hidden import spelled
+from refusal.labels import Row
 from refusal.report.mechanism import suffix_values
-from refusal.report.section import Row
 from refusal.report.sections import section_of
 
 
@@ -33,15 +33,15 @@ def show(found: Recorded) -> Shown:
 def _section(record: Row) -> Shown:
     section = section_of(record["name"], record, record["name"])
     parts = [
-        _paragraphs(section["said"]),
-        display.figures(*section["figures"]),
-        section["key"],
-        section.get("more", ""),
+        _paragraphs(section.said),
+        display.figures(*section.figures),
+        section.key,
+        section.more,
     ]
-    if section["table"]:
-        rows = [dict(zip(section["table"]["head"], row, strict=True)) for row in section["table"]["rows"]]
+    if section.table:
+        rows = [dict(zip(section.table.head, row, strict=True)) for row in section.table.rows]
         parts.append(display.table(rows))
-    return Shown(display.card(section["title"], {}, *parts), "\n".join([section["title"], *section["said"]]))
+    return Shown(display.card(section.title, {}, *parts), "\n".join([section.title, *section.said]))
 
 
 def _suffix(record: Row) -> Shown:

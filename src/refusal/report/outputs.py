@@ -10,7 +10,7 @@ from refusal.formats import number, percent, rate_text, shortened, signed, visib
 from refusal.labels import CLASSES, label_of, name_of
 from refusal.report.drawing import bars, bars_key, of_classes, spread
 from refusal.report.measured import Measured
-from refusal.report.section import Section
+from refusal.report.section import Section, Table
 from refusal.report.words import rate_cell
 from refusal.statistics.rates import Z95
 from refusal.svg import Axes
@@ -33,13 +33,12 @@ def first_tokens(record: Measured) -> Section:
             f"direction {verb} {percent(moved)}, and with a random one {verb} {percent(control)}."
         )
     said.append("A first token tells how an answer begins, not whether it is right.")
-    return {
-        "title": "The first token of an answer",
-        "said": said,
-        "figures": [_tokens(record, name, done) for name, done in MAIN.items()],
-        "key": bars_key(COLOURS),
-        "table": None,
-    }
+    return Section(
+        "The first token of an answer",
+        said,
+        figures=[_tokens(record, name, done) for name, done in MAIN.items()],
+        key=bars_key(COLOURS),
+    )
 
 
 def metrics(record: Measured) -> Section:
@@ -68,16 +67,16 @@ def metrics(record: Measured) -> Section:
             f"With the direction {verb}, {rate_text(moved, 'above')} of the {name} prompts lie above 0; with a random "
             f"one {verb}, {rate_text(control, 'above')}."
         )
-    return {
-        "title": "The refusal metric of every prompt",
-        "said": said,
-        "figures": [_histogram(record, *cell) for cell in cells],
-        "key": svg.key(of_classes(shape=svg.SHAPES[1])),
-        "table": {
-            "head": ["Prompts", "Intervention", "Above 0", "Share", "95 % interval", "Metric, mean ± sd"],
-            "rows": rows,
-        },
-    }
+    return Section(
+        "The refusal metric of every prompt",
+        said,
+        figures=[_histogram(record, *cell) for cell in cells],
+        key=svg.key(of_classes(shape=svg.SHAPES[1])),
+        table=Table(
+            ["Prompts", "Intervention", "Above 0", "Share", "95 % interval", "Metric, mean ± sd"],
+            rows,
+        ),
+    )
 
 
 def _condition(kind: str, vector: str) -> str:

@@ -1,10 +1,12 @@
 """The analyses of mechanism/ as the page shows them: one section each, in this order."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from refusal.errors import BadRunFolder
+from refusal.labels import Row
 from refusal.records import read_json
 from refusal.report import (
     agreement,
@@ -21,7 +23,7 @@ from refusal.report import (
 )
 from refusal.report.inside import FOUND
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section
+from refusal.report.section import Missing, Section
 
 # The name of the measurement, which is that of its file, → what makes its section.
 SECTIONS: dict[str, Callable[[Measured], Section]] = {
@@ -32,14 +34,14 @@ SECTIONS: dict[str, Callable[[Measured], Section]] = {
     "base-and-chat": base_and_chat.section,
     "transfer": transfer.section,
     "projections": geometry.projections,
-    "separability": separability.separability,
+    "separability": separability.section,
     "pca": geometry.pca,
     "candidate-cosines": agreement.candidate_cosines,
     "agreement": agreement.agreement,
     "components": components.section,
     "trace": trace.section,
     "layers": minimal.layers,
-    "minimal": minimal.section,
+    "minimal": minimal.minimal,
 }
 
 
@@ -47,7 +49,7 @@ def section_of(name: str, record: Row, where: object) -> Section:
     """Make the section of one measurement's record. Raises BadRunFolder for a record of something else."""
     try:
         measured = Measured.read(record)
-        return {"so": FOUND[name](measured), **SECTIONS[name](measured)}
+        return replace(SECTIONS[name](measured), so=FOUND[name](measured))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise BadRunFolder(
             f"{where} is not what '{name}' measures ({type(error).__name__}: {error}). Remove it and measure again."
@@ -60,7 +62,7 @@ def sections(folder: Path, reasons: Mapping[str, str]) -> list[dict[str, Any]]:
     for name in SECTIONS:
         path = folder / "mechanism" / f"{name}.json"
         if path.exists():
-            found.append({"name": name, **section_of(name, read_json(path), path)})
+            found.append({"name": name, **vars(section_of(name, read_json(path), path))})
         elif name in reasons:
-            found.append({"name": name, "title": name.capitalize(), "reason": reasons[name]})
+            found.append({"name": name, **vars(Missing(name.capitalize(), reasons[name]))})
     return found

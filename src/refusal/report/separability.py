@@ -6,7 +6,7 @@ from refusal import svg
 from refusal.formats import number, percent, position_label, signed, whole_percent
 from refusal.labels import label_of
 from refusal.report.measured import Measured
-from refusal.report.section import Section
+from refusal.report.section import Section, Table
 from refusal.svg import Axes
 
 APART, WITHOUT = 0.95, 0.1  # the AUROC from which on classes are told apart; the effect under which there is hardly one
@@ -25,7 +25,7 @@ NAMES = {
 }
 
 
-def separability(record: Measured) -> Section:
+def section(record: Measured) -> Section:
     """Say that telling prompts apart and causing refusal are not the same, and draw both of every candidate."""
     facts, n = record.facts, record.n
     at, layer = record.place
@@ -45,8 +45,9 @@ def separability(record: Measured) -> Section:
     )
     lines = svg.key([*((svg.dot(colour, shape), NAMES[name]) for name, colour, shape in SCORED), band])
     marks = svg.key([(svg.dot(*_mark(i)), _label(record, i)) for i in range(len(record.axes["position"]))])
-    title = "Telling prompts apart is not causing refusal"
-    return {"title": title, "said": said, "figures": figures, "key": lines + marks, "table": _table(record)}
+    return Section(
+        "Telling prompts apart is not causing refusal", said, figures=figures, key=lines + marks, table=_table(record)
+    )
 
 
 def _said_of_candidates(record: Measured) -> list[str]:
@@ -84,7 +85,7 @@ def _said_of_candidates(record: Measured) -> list[str]:
     return said
 
 
-def _table(record: Measured) -> Any:
+def _table(record: Measured) -> Table:
     """Return by position the least and the greatest value over its candidates."""
     rows = []
     for i in range(len(record.axes["position"])):
@@ -97,7 +98,7 @@ def _table(record: Measured) -> Any:
             ]
             rows.append([_label(record, i), str(len(own)), areas, *effects])
     head = ["position", "candidates", "AUROC", "refusal taken away, ablated", "refusal brought about, added"]
-    return {"head": head, "rows": rows}
+    return Table(head, rows)
 
 
 def _candidates(record: Measured) -> list[dict[str, Any]]:

@@ -24,16 +24,15 @@ def section(record: Measured) -> Section:
     found, random = _curves(record, "found"), _curves(record, "random")
     y, layers = svg.padded(edge for one in (*found, *random) for edge in one.edges), record.axes["layer"]
     note = f"mean ± 1 sd over {' + '.join(map(str, record.n.values()))} prompts, as each block sees it"
-    return {
-        "title": "What the interventions do to the residual stream",
-        "said": _said(record),
-        "figures": [
+    return Section(
+        "What the interventions do to the residual stream",
+        _said(record),
+        figures=[
             layered(found[::-1], layers, "Cosine with the direction, last token", note, y=y),
             layered(random[::-1], layers, "The same with a random direction in its place", note, y=y),
         ],
-        "key": layered_key(found),
-        "table": None,
-    }
+        key=layered_key(found),
+    )
 
 
 def _curves(record: Measured, vector: str) -> list[Curve]:

@@ -5,9 +5,9 @@ from html import escape
 
 from refusal import svg
 from refusal.formats import minus, number, signed
-from refusal.labels import CLASSES
+from refusal.labels import CLASSES, Row
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section
+from refusal.report.section import Section
 from refusal.report.text import visible
 from refusal.svg import Axes
 
@@ -33,14 +33,13 @@ def section(record: Measured) -> Section:
             (svg.swatch('class="shade"'), "the template behind the instruction"),
         ]
     )
-    return {
-        "title": "Where in prompt and answer it appears",
-        "said": [*_said(record, layer), _caution(record)],
-        "figures": [_over_positions(record, layer), _over_layers(record)],
-        "key": key,
-        "table": None,
-        "more": "".join(_tokens(record, name, layer) for name in CALLED),
-    }
+    return Section(
+        "Where in prompt and answer it appears",
+        [*_said(record, layer), _caution(record)],
+        figures=[_over_positions(record, layer), _over_layers(record)],
+        key=key,
+        more="".join(_tokens(record, name, layer) for name in CALLED),
+    )
 
 
 def _said(record: Measured, layer: str) -> list[str]:

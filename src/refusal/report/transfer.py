@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from refusal import svg
 from refusal.formats import position_label, rate_text, signed
-from refusal.labels import CLASSES
+from refusal.labels import CLASSES, Row
 from refusal.report.measured import Measured
-from refusal.report.section import Row, Section, Table
+from refusal.report.section import Section, Table
 from refusal.svg import Axes
 
 UNTOUCHED, RANDOM = "untouched", "random"
@@ -34,8 +34,7 @@ def section(record: Measured) -> Section:
         "were longer. And a refusal is counted only in the tokens that were generated.",
     ]
     figures = [*(_matrix(record, change) for change in CHANGES), _cosines(facts)]
-    title = "Where else the direction works"
-    return {"title": title, "said": said, "figures": figures, "key": _key(), "table": _table(facts)}
+    return Section("Where else the direction works", said, figures=figures, key=_key(), table=_table(facts))
 
 
 def works(cell: Row, untouched: Row, change: str) -> bool:
@@ -242,7 +241,7 @@ def _table(facts: Row) -> Table:
         halves = f"{signed(own['halves']['mean'], '.2f')} ± {own['halves']['sd']:.2f}"
         place = position_label(one["position"], ()), str(one["layer"]), f"{one['length']:.1f}"
         rows.append([name, "no" if one["borrowed"] else "yes", counts, *place, halves])
-    return {"head": head, "rows": rows}
+    return Table(head, rows)
 
 
 def _first(reason: str) -> str:
