@@ -11,6 +11,7 @@ import run_folder
 from refusal.findings import read_findings
 from refusal.records import read_rows, write_rows
 from refusal.report import write_comparison, write_report
+from refusal.report.answers import OPEN
 from refusal.report.content import page_values
 from refusal.report.picture import pictures
 
@@ -24,7 +25,7 @@ WIDTHS = (390, 820, 1400)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = run_folder.build(tmp_path_factory.mktemp("run"), response=HOSTILE)
+    folder = run_folder.build(tmp_path_factory.mktemp("run"), response=HOSTILE, grammar=False)
     path = folder / "completions" / "harmless.addition.jsonl"
     first, *rest = read_rows(path)
     write_rows(path, [first | {"response": "long" * (LONG // 4)}, *rest])
@@ -101,6 +102,8 @@ def test_a_mark_tells_its_numbers_to_the_pointer_and_to_the_keys(tab):
     svg.scroll_into_view_if_needed()
     svg.locator("rect.cell").nth(7).hover()
     assert tip.inner_text().startswith("position −5 <|im_end|>, layer 7: ")
+    own, drawn = tip.bounding_box(), svg.bounding_box()
+    assert own["y"] >= drawn["y"] + drawn["height"]  # it hides no other mark
     tab.mouse.move(1, 1)
     assert tip.inner_text() == ""
     svg.focus()
@@ -120,29 +123,30 @@ def test_answers_are_filtered_by_text_condition_and_verdict(tab):
     def shown():
         return sample.locator(".card:visible").count()
 
-    assert shown() == 8
+    assert shown() == OPEN
     sample.locator("input").fill("request 3")
     assert (shown(), sample.locator("output").inner_text()) == (11, f"11 of {run_folder.N} prompts")  # 3, 30 … 39
     sample.locator("input").fill("")
     sample.locator("select[name=kind]").select_option("random_addition")
-    sample.locator("select[name=tag]").select_option("refusal")
+    sample.locator("select[name=tag]").select_option("refused")
     assert shown() == run_folder.REFUSED["harmless"]["random_addition"][0]
     labels = sample.locator(".card:visible .answer:visible .who").all_inner_texts()
     assert all(label.startswith(("No intervention", "Random direction added")) for label in labels)
     for name in ("kind", "tag"):
         sample.locator(f"select[name={name}]").select_option("")
-    assert shown() == 8
+    assert shown() == OPEN
 
 
 def test_harmful_prompts_are_folded_until_asked_for(tab):
-    assert not tab.get_by_text("harmful request 0", exact=True).is_visible()
-    tab.locator(".folded > summary").click()
-    assert tab.get_by_text("harmful request 0", exact=True).is_visible()
+    assert tab.get_by_text("harmful request 0", exact=True).locator("visible=true").count() == 0
+    tab.locator("#completions .folded > summary").click()
+    assert tab.locator("#completions").get_by_text("harmful request 0", exact=True).is_visible()
+    assert not tab.locator("#example").get_by_text("harmful request 0", exact=True).is_visible()
 
 
 def test_figures_are_saved_as_svg_and_csv(tab, folder):
     wanted = {one.name: one for one in pictures(page_values(read_findings(folder)))}
-    for name in ("the-rule-s-verdict-on-every-candidate", "harmful-prompts-refused"):
+    for name in ("candidates-the-rule-s-verdict-on-every-candidate", "result-harmful-prompts-refused"):
         figure = tab.locator(f"figure[data-name={name}]")
         found = {}
         for kind in ("svg", "csv"):
@@ -153,7 +157,7 @@ def test_figures_are_saved_as_svg_and_csv(tab, folder):
         assert [*csv.reader(found["csv"].splitlines())] == [*csv.reader(wanted[name].csv.splitlines())]
         assert "var(" not in found["svg"]
         drawn, expected = (
-            [(node.tag, node.text) for node in ElementTree.fromstring(svg).iter() if not node.tag.endswith("title")]
+            [(e.tag, (e.text or "").strip()) for e in ElementTree.fromstring(svg).iter() if not e.tag.endswith("title")]
             for svg in (found["svg"], wanted[name].alone)
         )
         assert drawn == expected  # what the command line writes, but for what only pointing at a mark tells
@@ -191,17 +195,26 @@ def test_without_scripts_the_page_is_whole(chromium, file):
     tab.goto(file.as_uri())
     assert tab.locator(".headline").first.is_visible()
     assert tab.locator("figure > svg rect.cell title").count() > 0
-    assert tab.locator("#completions .card:visible").count() == 8
+    assert tab.locator("#completions .card:visible").count() == OPEN
     assert tab.locator("form.filters:visible, .save:visible").count() == 0
     opened.close()
 
 
-def test_in_print_tables_are_open_and_harmful_answers_are_not(tab):
+def test_contents_and_sections_have_the_same_names_and_links_lead_somewhere(tab):
+    names = "(all) => all.map((one) => [one.id, one.querySelector('h2').innerText])"
+    listed = tab.eval_on_selector_all("nav a", "(all) => all.map((one) => [one.hash.slice(1), one.innerText])")
+    assert tab.eval_on_selector_all("main > section", names) == listed
+    dead = "(all) => all.map((one) => one.hash.slice(1)).filter((id) => !document.getElementById(id))"
+    assert tab.eval_on_selector_all("a[href^='#']", dead) == []
+
+
+def test_in_print_tables_are_open_and_what_is_closed_leaves_nothing(tab):
     tab.emulate_media(media="print", color_scheme="dark")
     assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(28, 30, 33)"  # dark on paper
     assert tab.locator("table.rates").first.is_visible()
     assert not tab.locator("nav").is_visible()
-    assert not tab.get_by_text("harmful request 0", exact=True).is_visible()
+    assert tab.get_by_text("harmful request 0", exact=True).locator("visible=true").count() == 0
+    assert tab.locator("summary:visible").count() == 0
     assert tab.pdf().startswith(b"%PDF")
 
 

@@ -104,7 +104,9 @@ def _transfer(record: Measured) -> str:
         rest = [name for name in tried if name not in done]
         where = f"also in {listed(done)}" if done else "nowhere else"
         said.append(f"{change} it {does} {where}{f', not in {listed(rest)}' if done and rest else ''}")
-    return f"The direction was found in {source}: {'; '.join(said)}."
+    notes = [f"“{name}” is {one['note']}" for name, one in record.facts["targets"].items() if one["note"]]
+    found = f"The direction was found in {source}: {'; '.join(said)}."
+    return f"{found} Here {'; '.join(notes)}." if notes else found
 
 
 def _projections(record: Measured) -> str:
@@ -244,10 +246,12 @@ def suffix(lines: Sequence[Row]) -> str:
     """Say what a suffix does, from the lines of its table."""
     found = {line["condition"]: line for line in lines}
     plain, own, random = (found[name] for name in ("Harmful", "Suffix", "Random suffix"))
+    near = {name: line["cosine"].partition(" ±")[0] for name, line in found.items()}
     return (
         f"With this suffix the model refuses {own['rate']} of these harmful prompts, with random tokens in its place "
-        f"{random['rate']}, without any {plain['rate']}. The direction goes with the refusals: the last token's cosine "
-        f"with it is {own['cosine']} with the suffix, {random['cosine']} with random tokens, {plain['cosine']} without."
+        f"{random['rate']}, without a suffix {plain['rate']}. The last token's cosine with the direction is "
+        f"{near['Suffix']} with this suffix, {near['Random suffix']} with random tokens, {near['Harmful']} without a "
+        f"suffix, and {near['Harmless']} on harmless prompts."
     )
 
 
