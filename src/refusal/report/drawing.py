@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from html import escape
 
 from refusal import svg
-from refusal.formats import number
+from refusal.formats import Number, number
 from refusal.labels import CLASSES
 from refusal.svg import Axes
 
 BAR, GAP = 9, 8  # points, of one bar and between groups
-Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -18,15 +17,15 @@ class Curve:
     """Means and standard deviations layer by layer, and how they are drawn."""
 
     name: str
-    mean: Sequence[float]
-    sd: Sequence[float]
+    mean: Sequence[Number]
+    sd: Sequence[Number]
     n: int
     colour: int
     shape: str
     band: bool = True
 
     @property
-    def edges(self) -> list[float]:
+    def edges(self) -> list[Number]:
         """Return the edges of its band."""
         return [m + side * s for m, s in zip(self.mean, self.sd, strict=True) for side in (-1, 1)]
 
@@ -35,9 +34,9 @@ class Curve:
 class Bar:
     """A value with the ends of its whisker, and what it tells when pointed at."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     told: str
 
 
@@ -47,11 +46,11 @@ def layered(
     title: str,
     note: str,
     *,
-    y: tuple[float, float],
+    y: tuple[Number, Number],
     what: str = "layer",
     end: int | None = None,
-    random: Sequence[Sequence[float]] = (),
-    dashed: Sequence[float] = (),
+    random: Sequence[Sequence[Number]] = (),
+    dashed: Sequence[Number] = (),
     chosen: int | None = None,
     zero: bool = False,
     size: tuple[int, int] = (420, 320),
@@ -92,7 +91,7 @@ def of_classes(words: str = "prompts", *, shape: str = "") -> list[tuple[str, st
     return [(svg.dot(colour, shape or svg.SHAPES[colour]), f"{name} {words}") for name, colour in CLASSES.items()]
 
 
-def spread(mean: float, sd: float) -> Bar:
+def spread(mean: Number, sd: Number) -> Bar:
     """Return the bar of a mean with what lies on either side of it."""
     return Bar(mean, mean - sd, mean + sd, f"{number(mean)} ± {number(sd)}")
 

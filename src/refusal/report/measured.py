@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from refusal.formats import Number
 from refusal.labels import Row
 
 
@@ -32,7 +33,7 @@ class Measured:
         return mean, sd
 
     @property
-    def edges(self) -> list[float]:
+    def edges(self) -> list[Number]:
         """Every mean plus and minus its standard deviation, which a scale for all of them spans."""
         pairs = zip(_flat(self.mean), _flat(self.sd), strict=True)
         return [mean + side * sd for mean, sd in pairs for side in (-1, 1)]
@@ -48,5 +49,5 @@ class Measured:
         return self.axes["position"].index(str(self.facts["position"])), self.layer
 
 
-def _flat(values: Any) -> list[float]:
+def _flat(values: Any) -> list[Number]:
     return [one for inner in values for one in _flat(inner)] if isinstance(values, list) else [values]
