@@ -294,7 +294,11 @@ def test_several_runs_stand_beside_each_other(run, tmp_path):
     records.write_json(other / "results.json", results)
     values = comparison_values([read_findings(run), read_findings(other)])
     names = [one["name"] for one in values["runs"]]
-    assert names == [f"made-up, {run.name}", "made-up, other"]
+    assert names == [run.name, "other"]
+    assert values["in_short"] == [
+        "All chose the same layer and position, but counted different refusals.",
+        "They differ in seed.",
+    ]
     harmful = next(one for one in values["sets"] if one["name"] == "harmful")
     assert [cells[1].replace("\xa0", " ") for _, cells in harmful["lines"]] == [
         "2.5 % [0.4, 12.9] (1/40)",
@@ -306,8 +310,24 @@ def test_several_runs_stand_beside_each_other(run, tmp_path):
     assert all(isinstance(one, Picture) for one in pictures(values))
     (page,) = report_files([run, other], out=tmp_path / "both.html", figures=None)
     text = page.read_text(encoding="utf-8")
-    assert "2 runs beside each other" in text
+    assert "2 runs of made-up beside each other" in text
     assert text.count("<figure ") == len(pictures(values)) == 4
+
+
+def test_a_run_beside_itself_and_runs_of_one_result_say_so(findings, run, tmp_path):
+    itself = comparison_values([findings, findings])
+    assert [one["name"] for one in itself["runs"]] == [run.name, f"{run.name}, again"]
+    assert itself["in_short"] == [f"“{run.name}, again” is the same folder as “{run.name}”: a run beside itself."]
+    again = read_findings(run_folder.build(tmp_path / run.name))  # another folder of the same name
+    values = comparison_values([findings, again])
+    assert [one["name"] for one in values["runs"]] == [
+        f"{each.parent.name}/{run.name}" for each in (run, tmp_path / "x")
+    ]
+    assert (
+        values["in_short"][0]
+        == "All chose the same layer and position, and counted the same refusals under every condition."
+    )
+    assert values["in_short"][1] == "Nothing differs in how they were made."
 
 
 def test_nothing_to_report_on_is_refused():

@@ -16,14 +16,26 @@ from refusal.report.provenance import HIDDEN, plain
 from refusal.statistics import Rate, mcnemar, rate_difference
 
 Named = Sequence[tuple[str, Findings]]
+DIRECTION = "direction.safetensors"
+MANY = 6  # differences that are named at the top
+TITLES: Mapping[str, str] = {
+    "runs": "In short",
+    "differ": "What differs",
+    "result": "Result",
+    "choices": "What was chosen",
+}
 
 
 def comparison_values(found: Sequence[Findings]) -> dict[str, Any]:
     """Return every value that the page of several runs names."""
     named = [*zip(_names(found), found, strict=True)]
+    differ, models = _differ(named), list(dict.fromkeys(map(_model, found)))
     sets = [name for name in MAIN if sum(bool(one.results.get(name)) for one in found) > 1]
     return placed(
         {
+            "titles": TITLES,
+            "model": models[0] if len(models) == 1 else None,
+            "in_short": _in_short(named, differ),
             "runs": [{"name": name, "said": headline(one.results), "cautions": cautions(one)} for name, one in named],
             "sets": [_set(name, named) for name in sets],
             "choices": _choices(named),
@@ -31,23 +43,74 @@ def comparison_values(found: Sequence[Findings]) -> dict[str, Any]:
                 "figures": [_map(name, one) for name, one in named],
                 "key": figures.verdicts_key(row for one in found for row in one.selection),
             },
-            "differ": _differ(named),
+            "differ": differ,
         },
         {"sets": "result", "maps": "choices"},
     )
 
 
 def _names(found: Sequence[Findings]) -> list[str]:
-    """Return what each run is called: its model without its owner, and where several are of one the folder, too."""
-    models = [str(one.record["model"]).rstrip("/").rpartition("/")[2] for one in found]
-    names = [
-        f"{m}, {one.folder.resolve().name}" if models.count(m) > 1 else m for m, one in zip(models, found, strict=True)
-    ]
+    """Return what each run is called: its model without its owner; where several are of one, their folders."""
+    models = [_model(one) for one in found]
+    folders = [one.folder.resolve() for one in found]
+    short = [folder.name for folder in folders]
+    if len(set(short)) < len(set(folders)):  # as in runs/a/run and runs/b/run
+        short = [f"{folder.parent.name}/{folder.name}" for folder in folders]
+    if len(set(models)) == 1:
+        names = short
+    else:
+        several = {model for model, n in Counter(models).items() if n > 1}
+        names = [f"{m} ({place})" if m in several else m for m, place in zip(models, short, strict=True)]
     seen: Counter[str] = Counter()
     for i, name in enumerate(names):
         seen[name] += 1
-        names[i] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        names[i] = name if seen[name] == 1 else f"{name}, again" + (f" {seen[name] - 1}" if seen[name] > 2 else "")
     return names
+
+
+def _model(one: Findings) -> str:
+    return str(one.record["model"]).rstrip("/").rpartition("/")[2]
+
+
+def _in_short(named: Named, differ: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """Say first whether runs are the same, in what they chose and counted, and in how they were made."""
+    found = [one for _, one in named]
+    folders = [one.folder.resolve() for one in found]
+    said = []
+    for i, folder in enumerate(folders):
+        if folder in folders[:i]:
+            said.append(
+                f"“{named[i][0]}” is the same folder as “{named[folders.index(folder)][0]}”: a run beside itself."
+            )
+    if len(set(folders)) == 1:
+        return said
+    places = {(one.results["layer"], one.results["position"]) for one in found}
+    directions = {_hash(one) for one in found}
+    where = "the same direction" if len(directions) == 1 and None not in directions else "the same layer and position"
+    counted = [_counted(one) for one in found]
+    same = all(one == counted[0] for one in counted)
+    chose = f"All chose {where}" if len(places) == 1 else "They chose different layers or positions"
+    rates = "the same refusals under every condition" if same else "different refusals"
+    said.append(f"{chose}, {'and' if (len(places) == 1) == same else 'but'} counted {rates}.")
+    how = [what for what, _ in differ]
+    more = f" and {len(how) - MANY} more" if len(how) > MANY else ""
+    said.append(f"They differ in {', '.join(how[:MANY])}{more}." if how else "Nothing differs in how they were made.")
+    return said
+
+
+def _hash(one: Findings) -> str | None:
+    """Return the hash of a run's direction, as the step that wrote it has it."""
+    steps = (one.record.get("steps") or {}).values()
+    return next((h for step in steps for file, h in (step.get("outputs") or {}).items() if file == DIRECTION), None)
+
+
+def _counted(one: Findings) -> dict[str, dict[str, tuple[int, int]]]:
+    """Return how many answers of how many refused, by set and condition."""
+    return {
+        name: {key: (row["refused"], row["n"]) for key, row in one.results[name].items()}
+        for name in MAIN
+        if one.results.get(name)
+    }
 
 
 def _set(name: str, named: Named) -> dict[str, Any]:
@@ -96,7 +159,7 @@ def _against(name: str, done: str, first: tuple[str, Findings], other: tuple[str
         effect, how = rate_difference(rates[1], rates[0]), "other prompts, so as separate samples"
     low, high = effect.interval
     return (
-        f"{name_of(done)}, refusals in {other_name} against {one_name}: {points(effect.difference)} points "
+        f"{name_of(done)}, refusals in {other_name} minus those in {one_name}: {points(effect.difference)} points "
         f"[{points(low)}, {points(high)}] ({how})."
     )
 
