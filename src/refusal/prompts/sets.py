@@ -47,7 +47,8 @@ class PromptSet:
         return f"PromptSet({self.name!r}, {counts}, source={self.source!r})"
 
     def _repr_html_(self) -> str:
-        first: Split = next((split for split in SPLITS if self[split]), SPLITS[0])
+        filled = [split for split in SPLITS if self[split]]
+        first = filled[0] if filled else SPLITS[0]
         rows = [{"prompt": prompt.instruction, "category": prompt.category} for prompt in self[first][:SHOWN]]
         facts = {**self.counts, "source": self.source, "licence": self.licence}
         return display.card(self.name, facts, display.folded(f"first {first} prompts", display.table(rows)))

@@ -123,7 +123,7 @@ def _unfinished(name: str, answers: Mapping[str, Sequence[Row]]) -> Iterator[str
         rows = answers.get(kind, ())
         cut = sum(row.get("finished") is False for row in rows)
         if rows and cut / len(rows) > UNFINISHED:
-            yield f"{name_of(kind)}, {name} prompts: {cut} of {len(rows)} answers were cut off at the longest length."
+            yield f"{name_of(kind)}, {name} prompts: {cut} of {len(rows)} answers were cut off at the limit of length."
 
 
 def _disagree(name: str, answers: Mapping[str, Sequence[Row]]) -> Iterator[str]:
@@ -153,8 +153,8 @@ def _draws(results: Row) -> Iterator[str]:
         spread = draws.get(axis)
         if spread and (spread["min"], spread["max"]) != (results[axis], results[axis]):
             yield (
-                f"Other draws of prompts chose {axis} {extent(spread, number)}, this one {number(results[axis])}: the "
-                f"choice of the {axis} is not to be leaned on."
+                f"Other draws of prompts chose {axis} {extent(spread, number)}, this one {number(results[axis])}: do not "
+                f"rely on the {axis} itself."
             )
 
 
