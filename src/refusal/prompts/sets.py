@@ -47,7 +47,7 @@ class PromptSet:
         return f"PromptSet({self.name!r}, {counts}, source={self.source!r})"
 
     def _repr_html_(self) -> str:
-        filled = [split for split in SPLITS if self[split]]
+        filled: list[Split] = [split for split in SPLITS if self[split]]
         first = filled[0] if filled else SPLITS[0]
         rows = [{"prompt": prompt.instruction, "category": prompt.category} for prompt in self[first][:SHOWN]]
         facts = {**self.counts, "source": self.source, "licence": self.licence}
