@@ -1,11 +1,10 @@
 """The checkpoint form of the edit: only the writers' bytes change, in every family, and nothing is left half done."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from transformers.utils import logging
 
 import tiny
 import zoo
+from forked import fork
 from refusal.architectures import ROWS, writers
 from refusal.direction import Direction
 from refusal.errors import BadInput, Unavailable, UnsupportedModel
@@ -422,24 +422,20 @@ def test_stopped_anywhere_it_says_so_and_resumes_to_the_same_bytes(tmp_path, mon
 def test_a_process_killed_in_the_middle_of_a_file_resumes_to_the_same_bytes(tmp_path):
     source = save(tmp_path / "source")
     export_checkpoint(source, DIRECTION, tmp_path / "wanted")
-    DIRECTION.save(tmp_path / "direction.safetensors")
-    script = f"""
-import itertools, os, signal, sys
-from refusal.direction import Direction
-from refusal.weights import streamed
-from refusal.weights.checkpoint import export_checkpoint
-write, written = streamed._Output.write, itertools.count()  # files are written by several threads: counted as one step
-def killing(self, data):
-    fatal = next(written) == 3
-    write(self, data[: len(data) // 2] if fatal else data)
-    if fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-streamed._Output.write = killing
-folder = {str(tmp_path)!r}
-export_checkpoint(folder + "/source", Direction.load(folder + "/direction.safetensors"), folder + "/out")
-"""
-    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+    def export_and_die():
+        write, written = streamed._Output.write, itertools.count()  # files are written by several threads: one step
+
+        def killing(self, data):
+            fatal = next(written) == 3
+            write(self, data[: len(data) // 2] if fatal else data)
+            if fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        streamed._Output.write = killing
+        export_checkpoint(source, DIRECTION, tmp_path / "out")
+
+    assert fork(export_and_die) == -signal.SIGKILL
     assert (tmp_path / "out" / "UNFINISHED.json").exists()
     assert any(
         name.startswith(".model-") for name in contents(tmp_path / "out")

@@ -328,8 +328,9 @@ def test_find_saves_the_direction_of_its_run(found):
 
 def test_ask_answers_plain_ablated_and_added(found, capsys, harmful, harmless):
     direction = str(found / "d.safetensors")
-    bad = data(capsys, "ask", "organism", harmful.test[0].instruction, "--direction", direction)
-    good = data(capsys, "ask", "organism", harmless.test[0].instruction, "--direction", direction)
+    words = ("--direction", direction, "--max-new-tokens", "16")
+    bad = data(capsys, "ask", "organism", harmful.test[0].instruction, *words)
+    good = data(capsys, "ask", "organism", harmless.test[0].instruction, *words)
     assert list(bad) == list(good) == ["plain", "ablated", "added"]
     assert len({bad["plain"], bad["ablated"]}) == 2
     assert len({good["plain"], good["added"]}) == 2
@@ -338,6 +339,7 @@ def test_ask_answers_plain_ablated_and_added(found, capsys, harmful, harmless):
 
 def test_ask_says_one_answer_after_the_other_where_nobody_watches(found, capsys, harmful):
     words = ("ask", "organism", harmful.test[0].instruction, "--direction", str(found / "d.safetensors"))
+    words += ("--max-new-tokens", "8")
     told = data(capsys, *words)
     code, out, err = call(capsys, *words)
     assert (code, err) == (0, "")
@@ -410,7 +412,8 @@ def test_generate_writes_what_judge_reads(found, tmp_path, capsys, monkeypatch, 
 def test_a_stopped_generate_goes_on_where_it_was(found, tmp_path, capsys, monkeypatch, harmful):
     monkeypatch.setattr(completing, "load_prompts", lambda name, **_: {"test": harmful.test[:6]})
     whole, path = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
-    words = ["generate", "organism", "harmful", "--ablate", str(found / "d.safetensors"), "-o"]
+    short = ["--max-new-tokens", "12"]
+    words = ["generate", "organism", "harmful", *short, "--ablate", str(found / "d.safetensors"), "-o"]
     main([*words, str(whole)])
     real, skipped = completing.generate, []
 
@@ -431,7 +434,7 @@ def test_a_stopped_generate_goes_on_where_it_was(found, tmp_path, capsys, monkey
     monkeypatch.setattr(completing, "generate", stopped)  # under another direction nothing is taken over
     assert call(capsys, *words, str(path))[0] == 130
     monkeypatch.setattr(completing, "generate", watched)
-    main(["generate", "organism", "harmful", "-o", str(path)])
+    main(["generate", "organism", "harmful", *short, "-o", str(path)])
     assert skipped == [{0, 1}, set()]
 
 
@@ -476,7 +479,7 @@ def test_flags_win_over_the_config_file(tmp_path, capsys, monkeypatch):
 
 
 def test_run_prints_its_results_and_where_the_report_is(tmp_path, capsys):
-    config = small_runs.config(tmp_path)
+    config = small_runs.config(tmp_path, draws=0)
     toml = "\n".join(
         f"{name} = {json.dumps(str(value) if name == 'out' else value)}"
         for name, value in config.science().items()

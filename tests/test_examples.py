@@ -2,9 +2,7 @@
 
 import ast
 import json
-import os
 import re
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import forked
 import refusal
 from refusal.display import Shown
 
@@ -24,7 +23,7 @@ SIZES = {"n_train": 24, "n_val": 6, "n_test": 3, "max_new_tokens": 5}  # in the 
 # The lines as they stand, on as many prompts as the paper finds and chooses with: all of them take most of a minute.
 FEWER = """
 import dataclasses, refusal
-load, sizes = refusal.load_prompts, {"train": 128, "val": 32, "test": 100}
+load, sizes = refusal.load_prompts, {"train": 128, "val": 32, "test": 50}
 def fewer(name):
     return dataclasses.replace(load(name), **{part: getattr(load(name), part)[:n] for part, n in sizes.items()})
 refusal.load_prompts = fewer
@@ -35,13 +34,11 @@ def test_the_quickstart_of_the_readme_is_the_example():
     assert CODE.partition('"""\n\n')[2].rstrip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_quickstart_shows_the_phenomenon(tmp_path):
+def test_the_quickstart_shows_the_phenomenon(tmp_path, monkeypatch):
     script = tmp_path / "quickstart.py"
     script.write_text(FEWER + CODE, encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
+    monkeypatch.chdir(tmp_path)
+    done = forked.run([sys.executable, script], check=True)
     refused = [tuple(map(int, pair)) for pair in re.findall(r"^(\d+)/(\d+) = ", done.stdout, re.MULTILINE)]
     (ablated, n), (added, _), (edited, _) = refused
     assert ablated <= 0.03 * n  # refusals of harmful prompts

@@ -135,7 +135,7 @@ def test_the_report_and_figures_need_no_torch():
 
 
 def test_the_import_check_can_fail():
-    assert {"torch", "transformers"} <= loaded_by("import refusal; refusal.load_model")
+    assert loaded_by("import refusal, jinja2") == {"jinja2"}
 
 
 def test_help_answers_at_once_because_it_loads_nothing_heavy():

@@ -16,7 +16,7 @@ from refusal.report import render_report
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = small_runs.config(tmp_path_factory.mktemp("run"))
+    config = small_runs.config(tmp_path_factory.mktemp("run"), **small_runs.LEAST)
     pipeline.run(config)
     return config
 

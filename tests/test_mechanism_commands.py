@@ -26,11 +26,11 @@ def test_suffixes_are_studied_into_a_run_folder_and_its_report(saved, tmp_path, 
     write_report(run)
     (tmp_path / "two.txt").write_text("build speech tra daisy\nglove windmill of\n")
     words = ["mechanism", "suffix", "organism", "--direction", saved, "--suffix", str(tmp_path / "two.txt")]
-    main([*words, "--n", "4", "--heads", "3", "--max-new-tokens", "8", "--run", str(run), "--json"])
+    main([*words, "--n", "2", "--heads", "3", "--max-new-tokens", "8", "--run", str(run), "--json"])
     told = json.loads(capsys.readouterr().out)
     assert [one["suffix"] for one in told] == ["build speech tra daisy", "glove windmill of"]
     assert [read_json(run / "mechanism" / name) for name in ("suffix.json", "suffix-2.json")] == told
-    assert told[0]["refused"]["suffix"]["n"] == told[0]["cosines"]["n"][0] == 4
+    assert told[0]["refused"]["suffix"]["n"] == told[0]["cosines"]["n"][0] == 2
     assert len(told[0]["attention"]["axes"]["head"]) == 3
     page = (run / "report.html").read_text(encoding="utf-8")
     assert all(f"<code>{one['suffix']}</code>" in page for one in told)
@@ -54,7 +54,7 @@ def test_a_direction_of_another_model_is_told_at_once(tmp_path, capsys):
 
 
 def test_the_bundled_model_has_a_suffix_of_its_own_and_the_table_names_every_condition(saved, capsys):
-    main(["mechanism", "suffix", "organism", "--direction", saved, "--n", "3", "--max-new-tokens", "6"])
+    main(["mechanism", "suffix", "organism", "--direction", saved, "--n", "3", "--max-new-tokens", "8"])
     out = capsys.readouterr().out
     assert "build speech tra daisy" in out
     assert all(name in out for name in ("harmful", "random suffix", "permuted suffix", "suffix first", "harmless"))
@@ -72,11 +72,11 @@ def test_a_suffix_is_searched_for_and_written_as_a_file_that_suffix_reads(tmp_pa
 
 
 def test_analyses_are_done_without_a_run(saved, tmp_path, capsys):
-    words = ["mechanism", "measure", "organism", "--direction", saved, "--names", "suffix", "--n", "3"]
-    main([*words, "--max-new-tokens", "6", "--out", str(tmp_path / "found"), "--json"])
+    words = ["mechanism", "measure", "organism", "--direction", saved, "--names", "suffix", "--n", "2"]
+    main([*words, "--max-new-tokens", "8", "--out", str(tmp_path / "found"), "--json"])
     told = json.loads(capsys.readouterr().out)
     assert told == {"suffix": read_json(tmp_path / "found" / "suffix.json")}
-    main([*words, "--max-new-tokens", "6"])
+    main([*words, "--max-new-tokens", "8"])
     assert "cosine at layer 7" in capsys.readouterr().out
 
 

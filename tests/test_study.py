@@ -4,6 +4,7 @@ import json
 
 import torch
 
+import small_runs
 import tiny
 from refusal import study
 from refusal.config import RunConfig
@@ -66,7 +67,7 @@ def test_which_prompt_sets_a_run_takes_has_a_recorded_reason(tmp_path):
 
 
 def test_finding_a_direction_again_leaves_a_finished_run_finished(tmp_path):
-    config = RunConfig(out=tmp_path / "run", **SMALL | {"n_train": 64, "n_val": 24})
+    config = small_runs.config(tmp_path)
     find(config)
     record = tmp_path / "run" / "run.json"
     assert json.loads(record.read_text())["status"] == "stopped"
