@@ -1,12 +1,21 @@
 """The evidence section of the report: what it says follows from the numbers, and only from them."""
 
+from pathlib import Path
+
 import pytest
 
+from refusal.findings import Findings
 from refusal.formats import points
 from refusal.labels import label_of, name_of
-from refusal.report.evidence import evidence
+from refusal.report import evidence
+from refusal.report.costs import costs
 
 PAIR = {"set": "harmful", "judge": "substring", "measure": "refused", "n": 200, "p_value": 0.5}
+
+
+def costs_of(results, choices=None):
+    """What the page says of costs in results of a run that has nothing else."""
+    return costs(Findings(Path("none"), {"choices": choices}, results, [], None, None, None, {}))
 
 
 def row(first, second, difference, p_holm):
@@ -23,7 +32,7 @@ def test_a_difference_is_said_by_its_corrected_p():
         row("ablation", "shuffled_ablation", -0.5, 0.049),
         row("weights", "ablation", 0.0, 1.0),
     ]
-    found = evidence({"comparisons": rows})["tests"]
+    found = evidence.tests({"comparisons": rows})
     assert [test["set"] for test in found] == ["harmful"]
     said = [line["cells"][0]["said"] for line in found[0]["lines"]]
     assert said == ["differs", "no difference shown", "differs", "no difference shown"]
@@ -45,7 +54,7 @@ def test_losses_stand_beside_their_change_and_without_interval_where_there_is_no
     mean = {"ce_loss": 2.0, "perplexity": 7.4, "n_tokens": 1200}
     change = {"change": -0.25, "low": -0.5, "high": 0.0}
     rows = {"none": mean | {"n_documents": 9, "low": -1.5, "high": 2.5}, "ablation": mean | {"change": change}}
-    found = evidence({"losses": {"texts": rows, "completions": {"none": mean}}})["losses"]
+    found = costs_of({"losses": {"texts": rows, "completions": {"none": mean}}})["losses"]
     notes = [head["note"].rpartition("; ")[2] for head in found["heads"]]
     assert notes == ["9 documents, 1,200 tokens", "1,200 tokens"]
     none, ablation = found["lines"]
@@ -58,9 +67,9 @@ def test_losses_stand_beside_their_change_and_without_interval_where_there_is_no
 def test_other_draws_are_told_with_their_failures():
     one = {"n": 1, "mean": 0.5, "sd": None, "min": 0.5, "max": 0.5}
     layers = {"n": 2, "mean": 7.5, "sd": 0.7, "min": 7, "max": 8}
-    draws = {"n": 3, "failed": 1, "layer": layers, "position": one | {"min": -1, "max": -1}}
-    draws |= {"cosine": one, "cosine_same_place": one, "cosine_random": one | {"min": -0.1}}
-    said = " ".join(evidence({"layer": 7, "position": -4, "draws": draws})["draws"])
+    drawn = {"n": 3, "failed": 1, "layer": layers, "position": one | {"min": -1, "max": -1}}
+    drawn |= {"cosine": one, "cosine_same_place": one, "cosine_random": one | {"min": -0.1}}
+    said = " ".join(evidence.draws({"layer": 7, "position": -4, "draws": drawn}))
     assert "3 more times" in said
     assert "1 of them found no direction" in said
     assert "layer 7 to 8 (here 7) and position −1 (here −4)" in said
@@ -68,14 +77,20 @@ def test_other_draws_are_told_with_their_failures():
 
 
 def test_a_run_without_evidence_has_none():
-    empty = evidence({})
-    assert (empty["tests"], empty["losses"], empty["divergences"], empty["draws"]) == ([], None, [], [])
+    empty = costs_of({})
+    assert (evidence.tests({}), empty["losses"], empty["divergences"], empty["carried"], evidence.draws({})) == (
+        [],
+        None,
+        [],
+        "",
+        [],
+    )
 
 
 def test_costs_stand_in_reading_order_whatever_the_order_of_files():
     row = {"first": {"kl": 0.1}, "whole": {"kl": 0.1, "n_documents": 3}}
     names = ("ablation", "addition", "none", "random_ablation", "random_addition")
-    found = evidence({"kl_on_answers": dict.fromkeys(names, row)})["divergences"]
+    found = costs_of({"kl_on_answers": dict.fromkeys(names, row)})["divergences"]
     assert [line["condition"] for line in found] == [
         *("No intervention", "Directional ablation", "Random direction ablated"),
         *("Activation addition", "Random direction added"),
@@ -94,5 +109,29 @@ def test_conditions_have_names_for_readers():
 def test_additions_among_the_costs_have_their_coefficient_which_is_not_that_of_harmless_answers():
     row = {"first": {"kl": 0.1}, "whole": {"kl": 0.1, "n_documents": 3}}
     kl = {"kl_on_answers": dict.fromkeys(("ablation", "addition", "random_addition"), row), "costs_coefficient": -1.0}
-    names = [line["condition"] for line in evidence(kl)["divergences"]]
+    names = [line["condition"] for line in costs_of(kl)["divergences"]]
     assert names == ["Directional ablation", "Activation addition, c = −1", "Random direction added, c = −1"]
+
+
+def test_why_a_cost_was_not_measured_is_said():
+    reasons = {"capabilities": "none: not installed", "texts": "none: large downloads"}
+    found = costs_of({}, reasons)
+    assert found["capabilities_missing"] == "none: not installed"
+    assert found["losses_missing"] == ["Texts: none: large downloads"]
+
+
+def test_what_the_direction_costs_beyond_its_controls_is_said():
+    def cost(measure, second, difference, p):
+        return {"measure": measure, "first": "ablation", "second": second, "difference": difference, "p_holm": p}
+
+    rows = [
+        cost("loss on texts", "random_ablation", -0.02, 0.2),
+        cost("loss on texts", "shuffled_ablation", 0.013, 0.001),
+        cost("mmlu", "random_ablation", -0.02, 0.6),
+    ]
+    found = costs_of({"costs_against_controls": rows})["against"]
+    assert found["heads"] == ["Directional ablation"]
+    assert found["lines"] == [
+        ("loss on texts", [{"reach": "−0.020 to 0.013", "said": "differs from 1 of 2"}]),
+        ("mmlu", [{"reach": "−2.0", "said": "no difference shown"}]),
+    ]

@@ -16,8 +16,7 @@ from refusal.report.answers import BUDGET, samples
 from refusal.report.beside import paper
 from refusal.report.cautions import cautions
 from refusal.report.compare import comparison_values
-from refusal.report.costs import carried
-from refusal.report.evidence import evidence
+from refusal.report.costs import costs
 from refusal.report.judges import agreement
 from refusal.report.picture import Picture, pictures, placed
 from refusal.report.provenance import asked
@@ -183,12 +182,12 @@ def test_the_few_refused_prompts_that_carry_the_divergence_are_named(tmp_path):
     records.write_rows(verdicts, [{"verdict": "refused", "raw": None}, *records.read_rows(verdicts)[1:]])
     rows = [{"first": 8.0 if i == 0 else 0.01, "sum": 1.0, "tokens": 5} for i in range(run_folder.N)]
     records.write_rows(folder / "losses" / "kl.ablation.jsonl", rows)
-    said = carried(read_findings(folder)).replace("\xa0", " ")
+    said = costs(read_findings(folder))["carried"].replace("\xa0", " ")
     assert "0.21 on 40 harmless test prompts, is carried by the 1 of them" in said
     assert "(95.4 % of it)" in said
     assert "On the others it is 0.010" in said
     records.write_rows(folder / "losses" / "kl.ablation.jsonl", [row | {"first": 1.0} for row in rows])
-    assert carried(read_findings(folder)) == ""
+    assert costs(read_findings(folder))["carried"] == ""
 
 
 def test_more_of_the_direction_and_fewer_refusals_is_explained(changed):
@@ -199,30 +198,6 @@ def test_more_of_the_direction_and_fewer_refusals_is_explained(changed):
 
     text = " ".join(render_report(changed("results", change).folder).replace("\xa0", " ").split())
     assert text.count("at c = 2 the model refuses 10 % [4, 23.1], less than at c = 1 (100 %)") == 1
-
-
-def test_why_a_cost_was_not_measured_is_said():
-    reasons = {"capabilities": "none: not installed", "texts": "none: large downloads"}
-    found = evidence({}, reasons)
-    assert found["capabilities_missing"] == "none: not installed"
-    assert found["losses_missing"] == ["Texts: none: large downloads"]
-
-
-def test_what_the_direction_costs_beyond_its_controls_is_said():
-    def row(measure, second, difference, p):
-        return {"measure": measure, "first": "ablation", "second": second, "difference": difference, "p_holm": p}
-
-    rows = [
-        row("loss on texts", "random_ablation", -0.02, 0.2),
-        row("loss on texts", "shuffled_ablation", 0.013, 0.001),
-        row("mmlu", "random_ablation", -0.02, 0.6),
-    ]
-    found = evidence({"costs_against_controls": rows})["against"]
-    assert found["heads"] == ["Directional ablation"]
-    assert found["lines"] == [
-        ("loss on texts", [{"reach": "−0.020 to 0.013", "said": "differs from 1 of 2"}]),
-        ("mmlu", [{"reach": "−2.0", "said": "no difference shown"}]),
-    ]
 
 
 def test_spreads_over_system_prompts_are_shown(changed):

@@ -9,6 +9,7 @@ from refusal.statistics import holm, mcnemar
 from refusal.verdicts import Word, read_verdicts
 
 Answers = list[bool | None]
+LEVEL = 0.05  # of a test's p, corrected where there are several, below which conditions are said to differ
 
 
 def compare(folder: Path, name: str, listed: Sequence[Condition], measures: dict[str, Word]) -> list[dict[str, Any]]:

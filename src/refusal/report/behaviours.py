@@ -1,6 +1,7 @@
 """How else the edited model behaves, as the page shows it (paper Figures 27 to 29): rates, and answers side by side."""
 
 from refusal import figures
+from refusal.comparisons import LEVEL
 from refusal.formats import points, share_text, shortened, span
 from refusal.labels import Row, name_of
 from refusal.report.measured import Measured
@@ -10,7 +11,6 @@ from refusal.results import rate_in
 CHANGED = {"ablation": "with the direction ablated", "random_ablation": "with a random one"}
 DONE = ("none", *CHANGED)
 LONGEST = 240  # characters of an answer shown
-LEVEL = 0.05
 
 
 def section(record: Measured) -> Section:

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from refusal.comparisons import LEVEL
 from refusal.findings import Findings
 from refusal.report.answers import example, samples
 from refusal.report.beside import paper
 from refusal.report.cautions import cautions
 from refusal.report.choice import candidates, coefficients, projections
-from refusal.report.costs import carried
+from refusal.report.costs import costs
 from refusal.report.coverage import coverage
 from refusal.report.done import chosen, steps
-from refusal.report.evidence import evidence
+from refusal.report.evidence import draws, tests
 from refusal.report.headline import headline
 from refusal.report.inside import suffix
 from refusal.report.lead import meaning, subtitle, toy
@@ -70,7 +71,10 @@ def page_values(findings: Findings) -> dict[str, Any]:
                 for i, study in enumerate(suffixes(findings.folder), 1)
             ],
             "sections": sections(findings.folder, record.get("not_explained") or {}),
-            "evidence": evidence(results, record.get("choices")) | {"carried": carried(findings)},
+            "tests": tests(results),
+            "draws": draws(results),
+            "costs": costs(findings),
+            "level": LEVEL,
             "samples": samples(findings),
             "identical": results.get("weights_equal_ablation") or {},
             "coverage": coverage(findings.coverage),

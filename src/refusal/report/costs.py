@@ -5,6 +5,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from refusal.comparisons import LEVEL
 from refusal.conditions import read_condition
 from refusal.findings import Findings, Row
 from refusal.formats import coefficient_text, percent, points, signed, span, tidy
@@ -12,7 +13,6 @@ from refusal.labels import in_order, label_of, name_of
 from refusal.records import read_rows
 
 Namer = Callable[[str], str]
-LEVEL = 0.05  # of a corrected p, below which two conditions are said to differ
 CARRIED = 0.5  # share of the KL, from which prompts are said to carry it
 CORPORA = {
     "texts": ("Texts", "the paper: the Pile"),
@@ -21,8 +21,9 @@ CORPORA = {
 }
 
 
-def costs(results: Row, reasons: Mapping[str, str]) -> dict[str, Any]:
+def costs(findings: Findings) -> dict[str, Any]:
     """Return what each intervention costs; what was not measured is empty, with its reason where one is known."""
+    results, reasons = findings.results, findings.record.get("choices") or {}
     losses, name = results.get("losses") or {}, partial(_name, coefficient=results.get("costs_coefficient"))
     missing = {name: reasons[name] for name in ("texts", "pairs") if name in reasons and name not in losses}
     return {
@@ -31,6 +32,7 @@ def costs(results: Row, reasons: Mapping[str, str]) -> dict[str, Any]:
         "capabilities": _capabilities(results.get("capabilities") or {}, name),
         "capabilities_missing": reasons.get("capabilities", ""),
         "divergences": _divergences(results.get("kl_on_answers") or {}, name),
+        "carried": _carried(findings),
         "against": _against(results.get("costs_against_controls") or [], name),
     }
 
@@ -144,7 +146,7 @@ def _divergences(kl: Mapping[str, Row], name: Namer) -> list[dict[str, Any]]:
     ]
 
 
-def carried(findings: Findings) -> str:
+def _carried(findings: Findings) -> str:
     """Say which prompts carry the KL at the first token, where those are the few that the model refuses anyway.
 
     It is small where the direction was chosen, because such prompts are filtered out of the validation set.

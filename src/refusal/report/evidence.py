@@ -1,32 +1,23 @@
-"""What a run's numbers are worth, as the page shows it: paired tests in words, costs, other draws of prompts."""
+"""What a run's numbers are worth, as the page shows it: paired tests in words, and other draws of prompts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from refusal.comparisons import LEVEL
 from refusal.conditions import MAIN
 from refusal.findings import Row
 from refusal.formats import extent, interval, number, points, signed, span
 from refusal.labels import label_of, name_of
-from refusal.report.costs import LEVEL, costs
 from refusal.report.words import counted
 
 
-def evidence(results: Row, choices: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the values of the evidence section; a part that the run lacks is empty, with its reason in `choices`."""
-    return {
-        "tests": [_tests(name, rows) for name, rows in _by_set(results.get("comparisons") or []).items()],
-        "draws": _draws(results, results.get("draws") or {}),
-        "level": LEVEL,
-        **costs(results, choices or {}),
-    }
-
-
-def _by_set(comparisons: Iterable[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in comparisons:
-        found.setdefault(row["set"], []).append(row)
-    return found
+def tests(results: Row) -> list[dict[str, Any]]:
+    """Return the paired tests of every set of prompts, in sentences and in a table; empty where there is none."""
+    by_set: dict[str, list[Row]] = {}
+    for row in results.get("comparisons") or []:
+        by_set.setdefault(row["set"], []).append(row)
+    return [_tests(name, rows) for name, rows in by_set.items()]
 
 
 def _tests(name: str, rows: list[Row]) -> dict[str, Any]:
@@ -93,18 +84,20 @@ def _test(row: Row | None) -> dict[str, str]:
     }
 
 
-def _draws(results: Row, draws: Row) -> list[str]:
-    if not draws:
+def draws(results: Row) -> list[str]:
+    """Say what was chosen on other draws of prompts; nothing where there was none."""
+    drawn: Row = results.get("draws") or {}
+    if not drawn:
         return []
     said = [
-        f"The choice was made {draws['n']} more times, each on other train and validation prompts of the same sets."
+        f"The choice was made {drawn['n']} more times, each on other train and validation prompts of the same sets."
     ]
-    if draws["failed"]:
-        said.append(f"{draws['failed']} of them found no direction.")
-    if "layer" in draws:
-        layer, position = (extent(draws[name], number) for name in ("layer", "position"))
+    if drawn["failed"]:
+        said.append(f"{drawn['failed']} of them found no direction.")
+    if "layer" in drawn:
+        layer, position = (extent(drawn[name], number) for name in ("layer", "position"))
         cosines = ("cosine", "cosine_same_place", "cosine_random")
-        own, same_place, random = (extent(draws[name], partial(signed, form=".3f")) for name in cosines)
+        own, same_place, random = (extent(drawn[name], partial(signed, form=".3f")) for name in cosines)
         said += [
             f"They chose layer {layer} (here {results['layer']}) and position {position} "
             f"(here {number(results['position'])}).",

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+from refusal.comparisons import LEVEL
 from refusal.conditions import MAIN, read_condition
 from refusal.findings import Row
 from refusal.formats import brief, ends, number
 
-LEVEL = 0.05  # of the corrected paired test, below which conditions are said to differ
 DOING = {"ablation": "Ablating", "addition": "Adding"}
 
 

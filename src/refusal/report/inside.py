@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 from statistics import median
 
+from refusal.comparisons import LEVEL
 from refusal.formats import brief, percent, points, signed
 from refusal.labels import CLASSES, Row
 from refusal.report.measured import Measured
 from refusal.report.transfer import UNTOUCHED, works
 from refusal.report.words import listed
 
-LEVEL = 0.05  # of a test's p, below which answers are said to have changed
 APART = 0.95  # the AUROC from which on prompts are told apart
 WITHOUT = 0.1  # the share of refusal below which a candidate's ablation does next to nothing
 CALLED = {"MLP": "MLPs", "embedding": "the embedding"}  # kinds of parts
