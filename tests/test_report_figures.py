@@ -24,8 +24,7 @@ def test_every_figure_becomes_a_drawing_with_its_numbers(run, tmp_path, capsys):
     main(["report", str(run), "--figures", str(out)])
     wanted = pictures(page_values(read_findings(run)))
     assert len({one.name for one in wanted}) == len(wanted) > 5
-    told = [f"{out / one.name}.{kind}" for one in wanted for kind in ("svg", "csv")]
-    assert capsys.readouterr().out.splitlines() == told
+    assert capsys.readouterr().out == f"{len(wanted)} figures, {2 * len(wanted)} files: {out}\n"
     for one in wanted:
         drawn = ElementTree.parse(out / f"{one.name}.svg").getroot()
         assert drawn.get("aria-label") == one.title

@@ -56,7 +56,7 @@ def test_projections_say_how_far_apart_the_classes_lie(projections):
     section = geometry.projections(Measured.read(projections))
     said = " ".join(section.said)
     assert "layer 1, position −1 \\n" in said
-    assert "6 ± 1 on 4 harmful prompts and 2 ± 1 on 5 harmless ones" in said
+    assert "6.0 ± 1.0 on 4 harmful prompts and 2.0 ± 1.0 on 5 harmless ones" in said
     assert "lie 4.0 standard deviations apart, and the histograms share 0.0" in said
     assert "Along a random direction they lie 0.0 standard deviations apart and share 90.0" in said  # 0.5 + 0.4
     assert "furthest" not in said  # 4 of layer 2 is as far, and 1 comes first
@@ -121,7 +121,7 @@ def test_separability_says_which_candidates_tell_prompts_apart_without_effect(se
     section = separability(Measured.read(separable))
     said = " ".join(section.said).replace("\N{NO-BREAK SPACE}", " ")
     assert "AUROC 0.900 [0.800, 0.900], 4 and 5 held-out prompts" in said
-    assert "Of 50 random directions 95 % have one of 0.100 to 0.800" in said
+    assert "Of 50 random directions 95 % have an AUROC between 0.100 and 0.800" in said
     assert "3 of 4 candidates tell held-out prompts apart with an AUROC of 0.95 or more" in said
     assert "takes away −5.0 % to 125.0 % of refusal, and adding one brings about 10.0 % to 75.0 %" in said
     assert "2 of these take away less than 10 %" in said

@@ -75,13 +75,13 @@ def test_a_run_without_suffixes_says_so(run):
 def test_the_sentences_say_the_records_numbers(run):
     write_json(run / "mechanism" / "suffix.json", record())
     text = plain(section(run))
-    assert "0.80 on harmful prompts, 0.60 behind random suffixes, 0.10 behind this one and 0.05 on harmless" in text
+    assert "0.80 on harmful prompts, 0.60 with random suffixes, 0.10 with this one and 0.05 on harmless" in text
     # (0.8 − 0.1) and (0.8 − 0.6) of 0.75
     assert "takes away 93.3\N{NO-BREAK SPACE}% of the difference between the two kinds, random ones 26.7" in text
     assert "A random direction&#39;s cosine on harmful prompts is 0.07" in text
     # 1 + … + 6 = 21; heads and their bias are 2, 3 and 4 of it
     assert "is 21.0 (heads 9.0, the rest 12.0) on harmful prompts" in text
-    assert "−10.5 (heads −4.5, the rest −6.0) behind this one" in text
+    assert "−10.5 (heads −4.5, the rest −6.0) with this one" in text
     assert "give the instruction 20.0\N{NO-BREAK SPACE}% of the last token&#39;s attention and this suffix 70.0" in text
     assert "9 of 9 harmful prompts that the model refuses and the 9 of 11 harmless" in text
     assert "a &lt;b&gt; c" in text

@@ -51,7 +51,7 @@ def test_the_place_where_classes_part_most_is_said_with_its_control(record):
     said = " ".join(section(Measured.read(record)).said)
     assert "part most at position −1 '\\n': there the component along the direction is +80.0 ± 0.5 on 16" in said
     assert "and −4.0 ± 0.5 on 12 harmless ones" in said
-    assert "on the last tokens of the instruction +1.0, on the tokens of the template behind it +84.0, on the" in said
+    assert "on the last tokens of the instruction +1.0, on the tokens of the template after it +84.0, on the" in said
     assert "first tokens of the answer +33.0." in said
     assert "Along a random direction the difference at that place is −0.5, and the largest anywhere +2.0" in said
     assert "at most 1e-06 at any position" in said

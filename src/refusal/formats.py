@@ -30,6 +30,14 @@ def tidy(value: Number) -> str:
     return signed(value, f".{decimals}f")
 
 
+def spread_text(mean: Number, sd: Number) -> str:
+    """Return a mean and its standard deviation with as many decimals as the latter has two digits for: `276 ± 30`."""
+    if not sd:
+        return f"{number(mean)} ± 0"
+    decimals = min(6, max(0, 1 - floor(log10(abs(sd)))))
+    return f"{signed(mean, f'.{decimals}f')} ± {sd:.{decimals}f}"
+
+
 def coefficient_text(value: Number) -> str:
     """Return the coefficient of an addition: `c = −1`."""
     return f"c = {number(value)}"

@@ -26,7 +26,7 @@ def section(record: Measured) -> Section:
     chance = {name: rows[at] for name, rows in facts["chance"]["largest difference"].items()}
     above, own = facts["before the base model's instruction"], signed(apart["base in the template"], ".2f")
     said = [
-        f"At layer {layer}, where the direction was read in the chat model, the cosine with it at a newline behind the "
+        f"At layer {layer}, where the direction was read in the chat model, the cosine with it at a newline after the "
         f"instruction is {told['chat']} in the chat model on {n['harmful']} harmful and {n['harmless']} harmless "
         f"prompts, and {told['base']} in the base model (mean ± standard deviation).",
         f"So {_share(apart['base'], apart['chat'])} of the difference between the classes, {_gaps(apart, 'base')}, "

@@ -6,7 +6,7 @@ from typing import Any
 from refusal import figures, rule
 from refusal.conditions import read_condition
 from refusal.findings import Findings, Row
-from refusal.formats import number, tidy
+from refusal.formats import number, spread_text, tidy
 from refusal.report.picture import picture
 from refusal.results import rate_in
 
@@ -88,8 +88,8 @@ def projections(findings: Findings) -> dict[str, Any] | None:
     said = (
         f"How much of the direction is in the residual stream, at position {number(findings.results['position'])} and "
         f"the input of each block, on {record['harmful']['n']} harmful and {record['harmless']['n']} harmless test "
-        f"prompts. At layer {layers[at]} it is {number(means['harmful'])} ± {number(sds['harmful'])} on harmful and "
-        f"{number(means['harmless'])} ± {number(sds['harmless'])} on harmless ones"
+        f"prompts. At layer {layers[at]} it is {spread_text(means['harmful'], sds['harmful'])} on harmful and "
+        f"{spread_text(means['harmless'], sds['harmless'])} on harmless ones"
     )
     if spread:
         said += f": the means lie {abs(apart) / spread:.1f} standard deviations apart"

@@ -64,7 +64,7 @@ def _of_sums(record: Measured, wholes: Sequence[str]) -> str:
     }
     told = {place: signed(value, "+.1f") for place, value in sums.items()}
     return (
-        f"Behind the last block, the last token's component along the direction is {told['harmful', 'found']} on "
+        f"After the last block, the last token's component along the direction is {told['harmful', 'found']} on "
         f"{record.n['harmful']} harmful prompts and {told['harmless', 'found']} on {record.n['harmless']} harmless "
         f"ones, the sum of what {len(wholes)} parts wrote. Along a random direction it is {told['harmful', 'random']} "
         f"and {told['harmless', 'random']}."

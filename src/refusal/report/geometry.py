@@ -5,7 +5,7 @@ from math import hypot, sqrt
 from typing import Any
 
 from refusal import svg
-from refusal.formats import number, percent, position_label, signed
+from refusal.formats import number, percent, position_label, signed, spread_text
 from refusal.labels import CLASSES, Row
 from refusal.report.drawing import Curve, layered, of_classes
 from refusal.report.measured import Measured
@@ -20,7 +20,7 @@ def projections(record: Measured) -> Section:
     """Say how far the classes lie apart along the direction, and draw it at every position and layer."""
     facts, counts = record.facts, record.n
     chosen = str(facts["position"]), str(facts["layer"])
-    told = {name: "{} ± {}".format(*map(number, _at(record, name, "found", *chosen))) for name in CLASSES}
+    told = {name: spread_text(*_at(record, name, "found", *chosen)) for name in CLASSES}
     apart = {vector: _apart(record, vector, *chosen) for vector in record.axes["vector"]}
     shared = {vector: percent(_shared(bins, counts)) for vector, bins in facts["histogram"].items()}
     every = [(p, layer) for p in record.axes["position"] for layer in record.axes["layer"]]

@@ -125,13 +125,15 @@ def _said_of_cosines(record: Measured) -> str:
     chance = record.at("harmful", "random")[0][at]
     told = {name: signed(value, ".2f") for name, value in mean.items()}
     gap = mean["harmful"] - mean["harmless"]
-    taken, control = (percent((mean["harmful"] - mean[name]) / gap) for name in ("suffix", "random suffix"))
+    shares = [(mean["harmful"] - mean[name]) / gap for name in ("suffix", "random suffix")]
+    beyond = " (more than all: it ends beyond harmless prompts)" if shares[0] > 1 else ""
+    taken, control = map(percent, shares)
     return (
         f"At layer {record.facts['layer']}, where the direction was read, the last token's cosine with it is "
-        f"{told['harmful']} on harmful prompts, {told['random suffix']} behind random suffixes, {told['suffix']} "
-        f"behind this one and {told['harmless']} on harmless prompts. So this suffix takes away {taken} of the "
-        f"difference between the two kinds, random ones {control}. A random direction's cosine on harmful prompts is "
-        f"{signed(chance, '.2f')}."
+        f"{told['harmful']} on harmful prompts, {told['random suffix']} with random suffixes, {told['suffix']} "
+        f"with this one and {told['harmless']} on harmless prompts. So this suffix takes away {taken} of the "
+        f"difference between the two kinds{beyond}, random ones {control}. A random direction's cosine on harmful "
+        f"prompts is {signed(chance, '.2f')}."
     )
 
 
@@ -144,7 +146,7 @@ def _said_of_parts(record: Measured) -> str:
         said[name] = f"{signed(whole, '.1f')} (heads {signed(heads, '.1f')}, the rest {signed(whole - heads, '.1f')})"
     return (
         f"The final stream's component on the direction, the sum of what all parts wrote, is {said['harmful']} on "
-        f"harmful prompts, {said['random suffix']} behind random suffixes and {said['suffix']} behind this one."
+        f"harmful prompts, {said['random suffix']} with random suffixes and {said['suffix']} with this one."
     )
 
 
@@ -156,7 +158,7 @@ def _said_of_attention(record: Measured) -> str:
     (first, second), (random_first, random_second) = said["suffix"], said["random suffix"]
     return (
         f"These {len(record.axes['head'])} heads together give the instruction {first} of the last token's "
-        f"attention and this suffix {second}; behind random suffixes it is {random_first} and {random_second}."
+        f"attention and this suffix {second}; with random suffixes it is {random_first} and {random_second}."
     )
 
 

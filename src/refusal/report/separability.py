@@ -35,7 +35,8 @@ def section(record: Measured) -> Section:
         f"At layer {layer}, position {_label(record, at)}, the component along the direction is the larger one in "
         f"{percent(area)} of all pairs of a harmful and a harmless prompt (AUROC {area:.3f} [{low:.3f}, {high:.3f}], "
         f"{n['harmful']} and {n['harmless']} held-out prompts). Of {drawn['draws']} random directions "
-        f"{whole_percent(0.95)} have one of {drawn['low'][at][layer]:.3f} to {drawn['high'][at][layer]:.3f}.",
+        f"{whole_percent(0.95)} have an AUROC between {drawn['low'][at][layer]:.3f} and "
+        f"{drawn['high'][at][layer]:.3f}.",
         *_said_of_candidates(record),
     ]
     figures = [_every_candidate(record), *(_over_layers(record, i) for i in range(len(record.axes["position"])))]

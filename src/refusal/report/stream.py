@@ -77,7 +77,7 @@ def _said(record: Measured) -> list[str]:
         f"direction takes them to {way('harmful', 'subtraction', 'random')}.",
         f"Ablation leaves {left:.1g} at most in the mean, at any layer; with a random direction ablated it is "
         f"{signed(at('harmful', 'ablation', 'random'), '.2f')} on harmful prompts at layer {layer}.",
-        "Ablation acts at every layer, addition and subtraction at one. Behind the last block the cosine is "
+        "Ablation acts at every layer, addition and subtraction at one. After the last block the cosine is "
         f"{behind['harmful', 'subtraction']} on harmful prompts after subtraction and "
         f"{behind['harmless', 'addition']} on harmless ones after addition.",
     ]

@@ -30,7 +30,7 @@ def section(record: Measured) -> Section:
         [
             *((svg.dot(colour, svg.SHAPES[colour]), CALLED[name]) for name, colour in LINES.items()),
             (svg.stroke("line", svg.GREY), "harmful, along a random direction"),
-            (svg.swatch('class="shade"'), "the template behind the instruction"),
+            (svg.swatch('class="shade"'), "the template after the instruction"),
         ]
     )
     return Section(
@@ -50,7 +50,7 @@ def _said(record: Measured, layer: str) -> list[str]:
     chance = _apart(record, "random", layer)
     regions = {
         "the last tokens of the instruction": [i for i in positions if _position(record, i) < _template(record)],
-        "the tokens of the template behind it": [i for i in positions if _template(record) <= _position(record, i) < 0],
+        "the tokens of the template after it": [i for i in positions if _template(record) <= _position(record, i) < 0],
         "the first tokens of the answer": [i for i in positions if _position(record, i) >= 0],
     }
     largest = [
@@ -142,7 +142,7 @@ def _frame(record: Measured, axes: Axes, ticks: Sequence[float]) -> str:
     """Draw the scales, the template behind the instruction, and where the answer begins."""
     first, last = axes.x
     shown = [x for x in range(round(first), round(last) + 1) if x % 5 == 0]
-    template = axes.shade(max(first, _template(record) - 0.5), -0.5, "the template behind the instruction")
+    template = axes.shade(max(first, _template(record) - 0.5), -0.5, "the template after the instruction")
     grid = axes.scales(shown, ticks, x_name="position (0: the answer's first token)")
     return grid + (template if ticks else "") + axes.vertical(-0.5, "limit")
 
