@@ -103,14 +103,14 @@ def test_the_table_holds_every_rate_and_cosine(run):
 
 def test_figures_are_strict_and_tell_every_number():
     near = suffix_values(record())["cosines"]
-    told = re.findall("<title>(.*?)</title>", near["figure"])
+    told = re.findall("<title>(.*?)</title>", near["figures"][0])
     assert len(told) == len(CONDITIONS) * len(LAYERS)
     assert "suffix, layer 2: 0.1 ± 0.01 (n = 9)" in told
     assert "harmless, layer final: 0.075 ± 0.0075 (n = 9)" in told
     groups = [("H0.1", {"harmful": drawing.spread(3.0, 0.5), "suffix": drawing.spread(-1.5, 0.25)})]
     bars = drawing.bars(groups, "title", "note", colours=COLOURS)
     assert re.findall("<title>(.*?)</title>", bars) == ["H0.1, harmful: 3 ± 0.5", "H0.1, suffix: −1.5 ± 0.25"]
-    for picture in (near["figure"], near["key"], bars, drawing.bars_key(COLOURS)):
+    for picture in (near["figures"][0], near["key"], bars, drawing.bars_key(COLOURS)):
         ElementTree.fromstring(picture)
     widths = [float(x) for x in re.findall(r'<rect x="[\d.]+" y="[\d.]+" width="([\d.]+)"', bars)]
     assert widths[0] == pytest.approx(2 * widths[1], rel=1e-2)

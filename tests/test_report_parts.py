@@ -227,9 +227,9 @@ def test_commands_to_make_it_again_have_the_settings_that_were_given(findings):
 
 def test_figures_have_names_keys_and_numbers_wherever_they_stand():
     drawn = '<svg class="figure" viewBox="0 0 4 4" role="img" aria-label="A &amp; b"><title>x, 1: −2 ± 3</title></svg>'
-    found = pictures(placed({"one": {"figure": drawn, "key": "K"}, "more": [{"figures": [drawn]}]}))
+    found = pictures(placed({"one": {"figures": [drawn], "key": "K"}, "more": [{"figures": [drawn]}]}))
     assert [(one.name, one.key) for one in found] == [("one-a-b", "K"), ("more-a-b", "")]
-    among = {"some": [{"name": "x", "figure": drawn}, {"name": "a", "figures": [drawn, drawn]}]}
+    among = {"some": [{"name": "x", "figures": [drawn]}, {"name": "a", "figures": [drawn, drawn]}]}
     assert [one.name for one in pictures(placed(among, {"some": "s"}))] == ["s-x-a-b", "s-a-b", "s-a-b-2"]
     assert (found[0].title, found[0].csv) == ("A & b", 'what,value\n"x, 1",-2 ± 3\n')
 

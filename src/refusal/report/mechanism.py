@@ -59,7 +59,7 @@ def suffix_values(record: Row) -> dict[str, Any]:
         "left_out": _left_out(record["facts"]["asked and kept"]),
         "cosines": {
             "said": _said_of_cosines(near),
-            "figure": _over_layers(near),
+            "figures": [_over_layers(near)],
             "key": layered_key(_curves(near), (svg.stroke("base"), "harmful, a random direction")),
         },
         "wrote": {

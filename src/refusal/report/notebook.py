@@ -48,8 +48,7 @@ def _suffix(record: Row) -> Shown:
     found = suffix_values(record)
     title, columns = f"The suffix “{found['suffix']}”", ("condition", "note", "count", "rate", "interval", "cosine")
     lines = display.table([{name: line[name] for name in columns} for line in found["lines"]])
-    near = {**found["cosines"], "figures": [found["cosines"]["figure"]]}
-    several = [near, found["wrote"], found["looked"]]
+    several = [found[part] for part in ("cosines", "wrote", "looked")]
     parts = [
         part for one in several for part in (_paragraphs([one["said"]]), display.figures(*one["figures"]), one["key"])
     ]

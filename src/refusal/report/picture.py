@@ -51,7 +51,7 @@ def picture(drawn: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> P
 def placed(values: Any, places: Mapping[str, str] | None = None) -> Any:
     """Return the page's values with every figure as a Picture that has its key and a name of its own.
 
-    Figures are what stands under `figure` or `figures`, as Pictures or as markup; the key is the `key` beside them.
+    Figures are what stands under `figures`, as Pictures or as markup; the key is the `key` beside them.
     A name begins with where its figure stands: what `places` calls the nearest value around it, and the `name` there.
     Of markup alone, the numbers are what its marks tell when they are pointed at.
     """
@@ -69,7 +69,7 @@ def _placed(values: Any, places: Mapping[str, str], where: tuple[str, ...], key:
         part = (values["name"],) if where and isinstance(values.get("name"), str) else ()
         return {
             name: _placed(
-                _told(value) if name in ("figure", "figures") else value,
+                _told(value) if name == "figures" else value,
                 places,
                 (places.get(name, name),) if name in places or not where else (*where, *part),
                 own,
