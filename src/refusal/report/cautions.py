@@ -153,8 +153,8 @@ def _draws(results: Row) -> Iterator[str]:
         spread = draws.get(axis)
         if spread and (spread["min"], spread["max"]) != (results[axis], results[axis]):
             yield (
-                f"Other draws of prompts chose {axis} {extent(spread, number)}, this one {number(results[axis])}: do not "
-                f"rely on the {axis} itself."
+                f"Other draws of prompts chose {axis} {extent(spread, number)}, this one {number(results[axis])}: do "
+                f"not rely on the {axis} itself."
             )
 
 
