@@ -123,7 +123,7 @@ def _label(record: Measured, index: int) -> str:
 
 def _mark(index: int) -> tuple[int, str]:
     """Return colour and shape of a position in `_every_candidate`; the first colour is no other series'."""
-    return (5 + index // len(svg.SHAPES)) % svg.COLOURS, svg.SHAPES[index % len(svg.SHAPES)]
+    return (3 + index // len(svg.SHAPES)) % svg.COLOURS, svg.SHAPES[index % len(svg.SHAPES)]
 
 
 def _every_candidate(record: Measured) -> str:
