@@ -101,7 +101,7 @@ def test_costs_stand_in_reading_order_whatever_the_order_of_files():
 def test_conditions_have_names_for_readers():
     assert name_of("random_ablation_3") == "Random direction ablated 3"
     assert name_of("double_addition") == "Activation addition, double"
-    assert name_of("double_addition", strength=False) == "Activation addition"
+    assert name_of("double_addition", 2.0) == "Activation addition, c = 2"
     assert label_of("random_addition_2").note.startswith("control of addition")
     assert (name_of("steered"), label_of("steered").note) == ("steered", "")
 

@@ -110,7 +110,8 @@ def test_bars_are_as_long_as_their_rates(run):
         "random_addition",
     ]
     assert [width / full for width in widths] == pytest.approx([row["rate"] for _, row in rows], abs=1e-3)
-    assert f"ablation: {formats.rate_text(dict(rows)['ablation'], 'refused')}" in titles(figures.rates(rows, "x"))
+    told = formats.rate_text(dict(rows)["ablation"], "refused")
+    assert f"Directional ablation: {told}" in titles(figures.rates(rows, "x"))
 
 
 def test_a_random_row_that_repeats_nothing_is_kept():

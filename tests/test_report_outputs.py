@@ -82,8 +82,8 @@ def test_first_tokens_are_said_and_drawn_with_their_intervals():
     assert "one ablated 90.0 %." in said
     harmful, harmless = found.figures
     # 1.96 · 0.25 / √25
-    assert "<title>I, ablation: 0.02 ± 0.098</title>" in harmful
-    assert "<title>Sure, addition: 0.1 ± 0.098</title>" in harmless
+    assert "<title>I, Directional ablation: 0.02 ± 0.098</title>" in harmful
+    assert "<title>Sure, Activation addition: 0.1 ± 0.098</title>" in harmless
     assert "addition" not in harmful
     assert "x…" not in harmless  # never likely, so not drawn
     for picture in (*found.figures, found.key):

@@ -19,7 +19,7 @@ from refusal.formats import (
     rate_text,
     shortened,
 )
-from refusal.labels import CLASSES, Row, in_order, label_of
+from refusal.labels import CLASSES, Row, in_order, label_of, name_of
 from refusal.results import rate_in
 from refusal.rule import (
     HIGH_KL,
@@ -60,8 +60,10 @@ def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refuse
 
     `word` is what the rate counts, where that is not what the measure is called.
     """
-    bars = [(name, _bar_label(name, row), rate) for name, row in rows if (rate := rate_in(row, measure))]
-    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=158, right=54, top=28, bottom=30)
+    bars = [
+        (name, name_of(name, row.get("coefficient")), rate) for name, row in rows if (rate := rate_in(row, measure))
+    ]
+    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=182, right=54, top=28, bottom=30)
     marks = [axes.upright(svg.SHARES, share=True)]
     for i, (name, label, cell) in enumerate(bars):
         y, rate = len(bars) - i - 0.5, cell["rate"] or 0.0  # null when nothing was counted
@@ -122,7 +124,7 @@ def runs(rows: Sequence[tuple[str, Sequence[tuple[str, Row]]]], title: str, note
             y = middle + 0.26 * (1 - 2 * j / max(1, len(conditions) - 1))
             colour, shape = label_of(condition).colour, svg.SHAPES[j % len(svg.SHAPES)]
             marks.append(axes.segment((row["low"], y), (row["high"], y), "whisker"))
-            told = f"{name}, {label_of(condition).short}: {rate_text(row, 'refused')}"
+            told = f"{name}, {name_of(condition)}: {rate_text(row, 'refused')}"
             marks.append(axes.mark((row["rate"] or 0.0, y), told, colour, shape=shape))
     return axes.picture(title, note, marks)
 
@@ -130,7 +132,7 @@ def runs(rows: Sequence[tuple[str, Sequence[tuple[str, Row]]]], title: str, note
 def runs_key(conditions: Sequence[str]) -> str:
     """Return the key to `runs`."""
     listed = enumerate(map(label_of, conditions))
-    return svg.key([(svg.dot(one.colour, svg.SHAPES[j % len(svg.SHAPES)]), one.short) for j, one in listed])
+    return svg.key([(svg.dot(one.colour, svg.SHAPES[j % len(svg.SHAPES)]), one.name) for j, one in listed])
 
 
 def projections(record: Row, *, layer: int) -> str:
@@ -213,11 +215,6 @@ def headline(results: Row) -> str:
         f'<rect width="{width}" height="{height}" rx="8" fill="var(--paper)"/>'
         f'<text x="24" y="30" class="title">{escape(chosen)}</text>{"".join(placed)}</svg>\n'
     )
-
-
-def _bar_label(name: str, row: Row) -> str:
-    coefficient = row.get("coefficient", 1)  # the paper's, which needs no saying
-    return label_of(name).short + (f", {coefficient_text(coefficient)}" if coefficient != 1 else "")
 
 
 def _height(value: Number | None, score: str) -> float:

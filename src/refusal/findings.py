@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from refusal.errors import BadRunFolder
-from refusal.formats import coefficient_text
 from refusal.labels import in_order, name_of
 from refusal.records import Run, read_json, read_rows
 from refusal.results import result_sets
@@ -40,7 +39,7 @@ class Findings:
     def title(self, name: str, condition: str) -> str:
         """Return what a condition is called in one set; of an addition, with its coefficient where it is known."""
         known = result_sets(self.results).get(name, {}).get(condition, {}).get("coefficient")
-        return name_of(condition, strength=known is None) + ("" if known is None else f", {coefficient_text(known)}")
+        return name_of(condition, known)
 
     def answers(self, name: str, conditions: Iterable[str]) -> dict[str, dict[str, Row]]:
         """Return one set's prompts, each with its (first) answer under every condition asked for that it has."""

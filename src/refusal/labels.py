@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from refusal.conditions import read_condition
+from refusal.formats import Number, coefficient_text
 from refusal.svg import GREY
 
 Row = Mapping[str, Any]
@@ -15,38 +16,31 @@ CLASSES = {"harmful": 1, "harmless": 0}  # the two kinds of prompts, and their c
 class Label:
     """How one condition is shown to a reader."""
 
-    short: str  # at a bar
-    long: str  # in a table
-    note: str = ""  # what has to be said beside the long name
+    name: str
+    note: str = ""  # what has to be said beside the name
     colour: int = GREY  # of the figures; grey is for controls
-    strength: str = ""  # behind the long name, where no coefficient stands there
+    strength: str = ""  # after the name, where no coefficient stands there
     control: bool = False
     place: tuple[int, ...] = ()  # in reading order
 
 
 # Kind and whose vector → label, in reading order: each control behind what it controls.
 _LABELS = {
-    ("none", "direction"): Label("no intervention", "No intervention", colour=2),
-    ("ablation", "direction"): Label(
-        "ablation", "Directional ablation", "the direction's component removed at every layer", 0
-    ),
-    ("ablation", "random"): Label("random ablation", "Random direction ablated", "control of ablation"),
+    ("none", "direction"): Label("No intervention", colour=2),
+    ("ablation", "direction"): Label("Directional ablation", "the direction's component removed at every layer", 0),
+    ("ablation", "random"): Label("Random direction ablated", "control of ablation"),
     ("ablation", "shuffled"): Label(
-        "shuffled ablation", "Shuffled direction ablated", "control: found as the direction was, with shuffled labels"
+        "Shuffled direction ablated", "control: found as the direction was, with shuffled labels"
     ),
     ("ablation", "worst"): Label(
-        "worst ablation", "Worst candidate ablated", "control: another layer or position, with the highest bypass score"
+        "Worst candidate ablated", "control: another layer or position, with the highest bypass score"
     ),
-    ("weights", "direction"): Label("edited weights", "Edited weights", "the same ablation, baked into the weights", 0),
-    ("addition", "direction"): Label("addition", "Activation addition", "the direction added at its layer", 1),
-    ("addition", "random"): Label(
-        "random addition", "Random direction added", "control of addition, of the same length"
-    ),
-    ("addition", "shuffled"): Label(
-        "shuffled addition", "Shuffled direction added", "control: shuffled labels, scaled to the same length"
-    ),
+    ("weights", "direction"): Label("Edited weights", "the same ablation, baked into the weights", 0),
+    ("addition", "direction"): Label("Activation addition", "the direction added at its layer", 1),
+    ("addition", "random"): Label("Random direction added", "control of addition, of the same length"),
+    ("addition", "shuffled"): Label("Shuffled direction added", "control: shuffled labels, scaled to the same length"),
     ("addition", "worst"): Label(
-        "worst addition", "Worst candidate added", "control: another layer or position, scaled to the same length"
+        "Worst candidate added", "control: another layer or position, scaled to the same length"
     ),
 }
 _STRENGTHS = {1.0: "", 0.5: ", half", 2.0: ", double", -1.0: ", opposite"}
@@ -57,13 +51,12 @@ def label_of(name: str) -> Label:
     """Return the label of a condition by its name; one that no run gives has its name alone, and comes last."""
     condition = read_condition(name)
     if condition is None:
-        return Label(name, name, place=(len(_LABELS),))
+        return Label(name, place=(len(_LABELS),))
     key = condition.kind, condition.source
     found, number = _LABELS[key], f" {condition.draw + 1}" if condition.draw else ""
     return replace(
         found,
-        short=found.short + number,
-        long=found.long + number,
+        name=found.name + number,
         note=_NOTES.get(condition.factor, found.note),
         strength=_STRENGTHS[condition.factor],
         control=condition.is_control,
@@ -71,10 +64,10 @@ def label_of(name: str) -> Label:
     )
 
 
-def name_of(condition: str, *, strength: bool = True) -> str:
-    """Return a condition's name for a reader: with its number among random ones, and its strength if asked."""
+def name_of(condition: str, coefficient: Number | None = None) -> str:
+    """Return a condition's name for a reader: with its number among random ones, and its coefficient or strength."""
     found = label_of(condition)
-    return found.long + (found.strength if strength else "")
+    return found.name + (found.strength if coefficient is None else f", {coefficient_text(coefficient)}")
 
 
 def in_order(rows: Mapping[str, Row]) -> list[tuple[str, Row]]:

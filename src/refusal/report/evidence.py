@@ -1,6 +1,6 @@
 """What a run's numbers are worth, as the page shows it: paired tests in words, and other draws of prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from refusal.findings import Row
 from refusal.formats import extent, interval, number, points, signed, span
 from refusal.labels import label_of, name_of
 from refusal.report.words import counted
+from refusal.results import result_sets
 
 
 def tests(results: Row) -> list[dict[str, Any]]:
@@ -17,44 +18,50 @@ def tests(results: Row) -> list[dict[str, Any]]:
     by_set: dict[str, list[Row]] = {}
     for row in results.get("comparisons") or []:
         by_set.setdefault(row["set"], []).append(row)
-    return [_tests(name, rows) for name, rows in by_set.items()]
+    return [_tests(name, rows, _names(results, name)) for name, rows in by_set.items()]
 
 
-def _tests(name: str, rows: list[Row]) -> dict[str, Any]:
+def _names(results: Row, name: str) -> Callable[[str], str]:
+    """Return what conditions of one set are called, additions with their coefficients."""
+    rows = result_sets(results).get(name, {})
+    return lambda condition: name_of(condition, rows.get(condition, {}).get("coefficient"))
+
+
+def _tests(name: str, rows: list[Row], called: Callable[[str], str]) -> dict[str, Any]:
     judges = list(dict.fromkeys(row["judge"] for row in rows))
     pairs = list(dict.fromkeys((row["first"], row["second"]) for row in rows))
     cells = {(row["first"], row["second"], row["judge"]): row for row in rows}
     lines = [
         {
-            "first": name_of(first),
-            "second": name_of(second),
+            "first": called(first),
+            "second": called(second),
             "cells": [_test(cells.get((first, second, judge))) for judge in judges],
         }
         for first, second in pairs
     ]
     words = {judge: next(row["measure"] for row in rows if row["judge"] == judge) for judge in judges}
     heads = [f"{counted(judge, words[judge])} ({judge})" for judge in judges]
-    return {"set": name, "heads": heads, "lines": lines, "said": _in_words(name, rows, judges[0])}
+    return {"set": name, "heads": heads, "lines": lines, "said": _in_words(name, rows, judges[0], called)}
 
 
-def _in_words(name: str, rows: list[Row], judge: str) -> list[str]:
+def _in_words(name: str, rows: list[Row], judge: str, called: Callable[[str], str]) -> list[str]:
     """Say what the set's headline intervention did, by its first judge: against nothing, then against all controls."""
     main = MAIN.get(name, "ablation")
     own = {(r["first"], r["second"]): r for r in rows if r["judge"] == judge and r["difference"] is not None}
     controls = [
         row for (first, second), row in own.items() if first == main and label_of(second).control
     ]  # a judge may have determined no pair
-    what, done = counted(judge, next(row["measure"] for row in rows if row["judge"] == judge)), name_of(main)
+    what, done = counted(judge, next(row["measure"] for row in rows if row["judge"] == judge)), called(main)
     said = []
     if row := own.get((main, "none")):
         said.append(f"{done} against no intervention: {what} {_points_of(row)}, {_test(row)['said']}.")
     if len(controls) == 1:
         said.append(
-            f"{done} against {name_of(controls[0]['second']).lower()}: {what} {_points_of(controls[0])}, "
+            f"{done} against {called(controls[0]['second']).lower()}: {what} {_points_of(controls[0])}, "
             f"{_test(controls[0])['said']}."
         )
     elif controls:
-        said.append(f"{done} against each of its {len(controls)} controls: {what} {_spread(controls)}.")
+        said.append(f"{done} against each of its {len(controls)} controls: {what} {_spread(controls, called)}.")
     if row := own.get(("weights", "ablation")):
         said.append(f"Edited weights against ablation by hooks: {what} {_points_of(row)}, {_test(row)['said']}.")
     return said
@@ -64,10 +71,10 @@ def _points_of(row: Row) -> str:
     return f"{points(row['difference'])} points {interval(row, points)}"
 
 
-def _spread(rows: Sequence[Row]) -> str:
+def _spread(rows: Sequence[Row], called: Callable[[str], str]) -> str:
     """Say of several comparisons how far their differences reach, and which of them show none."""
     low, high = (points(pick(row["difference"] for row in rows)) for pick in (min, max))
-    same = [name_of(row["second"]).lower() for row in rows if row["p_holm"] >= LEVEL]
+    same = [called(row["second"]).lower() for row in rows if row["p_holm"] >= LEVEL]
     reach = f"{low} points" if low == high else f"{low} to {high} points"
     return f"{reach}, {'all differ' if not same else 'no difference shown to ' + ', '.join(same)}"
 

@@ -85,7 +85,7 @@ def _condition(kind: str, vector: str) -> str:
 
 
 COLOURS = {
-    label_of(name).short: label_of(name).colour
+    name_of(name): label_of(name).colour
     for name in ("none", "ablation", "addition", "random_ablation", "random_addition")
 }
 
@@ -111,7 +111,7 @@ def _mass(record: Measured, name: str, kind: str, vector: str) -> float:
 def _tokens(record: Measured, name: str, kind: str) -> str:
     cells = _cells(kind)
     n = record.n[name]
-    found = {label_of(_condition(*cell)).short: record.at(name, *cell) for cell in cells}
+    found = {name_of(_condition(*cell)): record.at(name, *cell) for cell in cells}
     shown = _shown([mean for mean, _ in found.values()])
     rows = [
         (
@@ -154,5 +154,5 @@ def _histogram(record: Measured, kind: str, vector: str) -> str:
         told = f"{name}: {number(spread['mean'])} ± {number(spread['sd'])} (n = {n})"
         marks.append(f'<path class="line" stroke="var(--c{colour})" d="{outline}"><title>{told}</title></path>')
         above.append(f"{side['above']['above']} of {n} {name}")
-    label = label_of(_condition(kind, vector)).long
+    label = name_of(_condition(kind, vector))
     return axes.picture(label, f"above 0: {', '.join(above)} prompts", marks)

@@ -39,17 +39,12 @@ def systems(results: Row) -> list[dict[str, str]]:
     ]
 
 
-def at(row: Row) -> str:
-    """Return the coefficient of an addition, to stand behind its name."""
-    return f", {coefficient_text(row['coefficient'])}" if "coefficient" in row else ""
-
-
 def _table(name: str, rows: Mapping[str, Row], answers: Mapping[str, Any]) -> dict[str, Any]:
     listed = in_order(rows)
     lines = [
         {
             "intervention": key,
-            "label": name_of(key, strength=False) + at(row),
+            "label": name_of(key, row.get("coefficient")),
             "note": label_of(key).note,
             "control": is_control(key, row),
             "refused": rate_cell(row, "refused"),
