@@ -120,7 +120,8 @@ def _recorded(subject: Subject) -> None:
     cards = html(turn(0, name, usual, "", recorded.EVERYTHING, 1)[0], elem_id="cards")
     turned: Any = {"inputs": [chosen, shown, text, which, at], "outputs": [cards, at], **QUICK}
     chosen.input(another, chosen, shown, **QUICK).then(partial(turn, 0), **turned)
-    gr.on([shown.input, text.input, which.input], partial(turn, 0), **turned)
+    # Whoever types fast is shown what was typed last; `input` would not tell of text that is deleted or pasted.
+    gr.on([shown.input, text.change, which.input], partial(turn, 0), **turned, trigger_mode="always_last")
     back.click(partial(turn, -1), **turned)
     on.click(partial(turn, 1), **turned)
 
