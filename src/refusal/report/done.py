@@ -20,9 +20,10 @@ TESTED = {  # kind of condition → how it is said
 def chosen(findings: Findings) -> list[str]:
     """Say where the direction was read, from how many candidates, and how long it is."""
     results, tokens = findings.results, findings.tokens
-    token = f" (token {visible(tokens[results['position']])})" if tokens else ""
+    position: int = results["position"]
+    token = f" (token {visible(tokens[position])})" if tokens else ""
     said = [
-        f"The direction was read at layer {results['layer']}, position {number(results['position'])}{token}: of "
+        f"The direction was read at layer {results['layer']}, position {number(position)}{token}: of "
         f"{results['total']} candidates, {results['survivors']} passed every limit, and this one has the lowest "
         "bypass score."
     ]
