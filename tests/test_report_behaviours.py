@@ -66,7 +66,7 @@ def test_every_kind_is_drawn_and_its_answers_shown():
     assert len(made.figures) == 4
     assert "ablation: 2/20 = 10.0" in made.figures[0]
     assert "ablation: 1/20 = 5.0" in made.figures[1]
-    assert "no intervention" not in made.figures[1]  # it is what the others are compared with
+    assert "No intervention" not in made.figures[1]  # it is what the others are compared with
     assert made.table is not None
     assert len(made.table.head) == 5
     row = made.table.rows[0]

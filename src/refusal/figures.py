@@ -63,7 +63,7 @@ def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refuse
     bars = [
         (name, name_of(name, row.get("coefficient")), rate) for name, row in rows if (rate := rate_in(row, measure))
     ]
-    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=182, right=54, top=28, bottom=30)
+    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=200, right=54, top=28, bottom=30)
     marks = [axes.upright(svg.SHARES, share=True)]
     for i, (name, label, cell) in enumerate(bars):
         y, rate = len(bars) - i - 0.5, cell["rate"] or 0.0  # null when nothing was counted
@@ -104,7 +104,7 @@ def verdicts(
     rows: Iterable[Row], *, tokens: Sequence[str] = (), title: str = "The rule's verdict on every candidate"
 ) -> str:
     """Draw what the selection rule says of every candidate: a cell a layer and position, a letter a reason."""
-    return _grid(list(rows), title, "letters: see the key", tokens, _verdict)
+    return _grid(list(rows), title, "", tokens, _verdict)
 
 
 def verdicts_key(rows: Iterable[Row]) -> str:
