@@ -22,7 +22,7 @@ explore: .venv/.installed ## a page to play with, on the bundled model
 	$(BIN)/refusal explore
 
 test: .venv/.installed-dev ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 bench: .venv/.installed-dev ## the speed benchmarks, tables here and JSON in BENCH=runs/bench.jsonl (PEERS=python: extract.py says how)
 	$(BIN)/python benchmarks/sweep.py --vocabularies 32000 152000 --json $(BENCH)

@@ -34,21 +34,18 @@ def selection(bundled, harmful, harmless):
     return select_direction(bundled, candidates, *kept, tokens=tokens)
 
 
-def rates(model, prompts) -> tuple[float, float]:
-    """The share refused and the share answered exactly by the grammar."""
-    completions = generate(model, prompts, max_new_tokens=LONGEST)
-    return judge(completions).rate, judge(completions, by="grammar").rate
-
-
 def test_the_phenomenon_shows_on_a_few_prompts(bundled, selection, harmful, harmless):
+    def rate(prompts) -> float:
+        return refused(generate(bundled, prompts, max_new_tokens=16))  # how an answer begins
+
     asked, answered = harmful.test[:N_TEST], harmless.test[:N_TEST]
-    before = rates(bundled, asked)[0], rates(bundled, answered)[0]
+    before = rate(asked), rate(answered)
     assert before[0] > 0.9
     assert before[1] < 0.1
     with ablate(bundled, selection.best):
-        assert rates(bundled, asked)[0] < before[0] - 0.5
+        assert rate(asked) < before[0] - 0.5
     with add(bundled, selection.best):
-        assert rates(bundled, answered)[0] > before[1] + 0.1
+        assert rate(answered) > before[1] + 0.1
 
 
 def test_the_chosen_candidate_keeps_to_the_official_rule(bundled, selection):

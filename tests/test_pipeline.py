@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 import small_runs
 from forked import fork
-from refusal import costs, evaluation, organism, pipeline, records
+from refusal import costs, evaluation, organism, pipeline, records, study
 from refusal.checking import check_run
 from refusal.cli import main
 from refusal.conditions import MAIN, conditions, cost_conditions
@@ -246,15 +247,17 @@ def test_the_record_says_what_was_asked_used_and_chosen(bundled_run):
 
 def test_a_run_stopped_at_every_file_it_writes_ends_in_the_same_bytes(place, monkeypatch):
     wanted = artifacts(place / "run")
-    config, seen, replace = small_runs.config(place, out=place / "often"), {"run.json"}, os.replace
+    config, seen, move = small_runs.config(place, out=place / "often"), {"run.json"}, os.replace
 
     def stop(source, target):
         name = str(Path(target).relative_to(config.out))
         if name not in seen:
             seen.add(name)
             raise KeyboardInterrupt
-        replace(source, target)
+        move(source, target)
 
+    loaded = study.load_model(config.model)
+    monkeypatch.setattr(study, "load_model", lambda *_, **__: replace(loaded, network=deepcopy(loaded.network)))
     monkeypatch.setattr(os, "replace", stop)
     while True:
         known = len(seen)
