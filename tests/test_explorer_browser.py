@@ -3,28 +3,41 @@
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
 
 import browser
 import explorer_run
+import run_folder
 
 pytest.importorskip("gradio")
 
+# Serves the records of a run beside what the command serves, so that everything heavy is imported once.
 COMMAND = """
 import sys
+from pathlib import Path
+from threading import Thread
 NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 sys.addaudithook(lambda event, told: print("ASKS", event, told, file=sys.stderr) if event in NETWORK else None)
 from refusal.cli import main
+from refusal.explorer import serving
+serving.quiet_gradio()
+from refusal.explorer import opening, page
+listening = serving.listen("127.0.0.1", 0)
+print(f"Records: http://127.0.0.1:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
+app = serving.guard(page.application(opening.open_run(Path(sys.argv[2]), live=False)), public=False, password=None)
+Thread(target=serving.serve, args=(app, listening), daemon=True).start()
 main(sys.argv[1:])
 """
 HOSTILE = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>{{x}}${document.title='x'}"
+FRAME = ("svg-img-alt", "duplicate-id-aria", "list", "scrollable-region-focusable")  # rules about what holds figures
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, bundled, harmful, harmless):
-    """Serve the explorer of a small run as the command does, on a free port, and return its address.
+def addresses(tmp_path_factory, bundled, harmful, harmless):
+    """Serve the explorer of a small run as the command does, on a free port, and return its addresses.
 
     Fails when the server has asked anybody for anything, or raised.
     """
@@ -38,11 +51,16 @@ def address(tmp_path_factory, bundled, harmful, harmless):
                 said.append(line)
                 if line.startswith("Explorer: "):
                     break
-            yield said[-1].split()[1]
+            yield {name: url for name, url, *_ in map(str.split, said) if name in ("Explorer:", "Records:")}
         finally:
             serving.terminate()
             said += serving.stderr
-    assert [line for line in said if line.startswith(("ASKS", "Traceback"))] == []
+    assert [line for line in said if line.startswith(("ASKS", "Traceback"))] == [], "".join(said)
+
+
+@pytest.fixture(scope="module")
+def address(addresses):
+    return addresses["Explorer:"]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +76,9 @@ def context(chromium):
     opened.close()
 
 
-@pytest.fixture
-def tab(context, address):
-    """A tab with the page open; fails when anything is said in the console, or any other host is asked."""
+@pytest.fixture(scope="module")
+def kept(context, address):
+    """A tab with the page open, for all tests; fails when anything is said in the console, or another host is asked."""
     tab = context.new_page()
     said = browser.listen(tab)
     tab.goto(address)
@@ -70,9 +88,16 @@ def tab(context, address):
     assert said == []
 
 
+@pytest.fixture
+def tab(kept):
+    """The tab, with the part open in which one plays."""
+    kept.get_by_role("tab", name="Play").click()
+    return kept
+
+
 def settled(tab):
     """Wait until every answer is whole."""
-    tab.wait_for_timeout(500)
+    tab.wait_for_timeout(400)
     tab.wait_for_function(
         "document.querySelector('#strips .token') && "
         "![...document.querySelectorAll('#answers .answer')].some((a) => a.getAttribute('aria-busy') === 'true')"
@@ -81,6 +106,16 @@ def settled(tab):
 
 def answers(tab) -> list[str]:
     return tab.eval_on_selector_all("#answers .answer .text", "all => all.map((one) => one.textContent)")
+
+
+def said(tab, selector: str, text: str):
+    """Wait until a part of the page says something."""
+    there = "([at, text]) => document.querySelector(at)?.textContent.includes(text)"
+    tab.wait_for_function(there, arg=[selector, text], timeout=15_000)
+
+
+def press(tab, name: str):
+    tab.get_by_role("button", name=name, exact=True).filter(visible=True).first.click()
 
 
 def test_the_page_asks_no_host_but_its_own(address):
@@ -100,26 +135,10 @@ def test_it_opens_with_three_answers_and_moving_the_strength_changes_the_last(ta
     tab.locator("#strength input[type=range]").focus()
     for _ in range(20):
         tab.keyboard.press("ArrowLeft")
-    settled(tab)
-    tab.wait_for_function("document.querySelector('#answers').textContent.includes('c = −1')")
+    said(tab, "#answers", "c = −1")
     settled(tab)
     assert answers(tab)[:2] == [plain, ablated]
     assert answers(tab)[2] not in (added, plain)
-
-
-def test_the_heat_map_is_walked_through_and_picked_from_with_the_keyboard(tab):
-    tab.locator("#heat .cell.first").focus()
-    tab.keyboard.press("ArrowLeft")
-    tab.keyboard.press("Enter")
-    tab.wait_for_selector('#heat .cell.first[data-layer="6"]')
-    settled(tab)
-    assert "Layer 6, position −4" in tab.locator("#facts").inner_text()
-    assert tab.evaluate("document.activeElement.dataset.layer") == "6"  # focus stays where it was
-    tab.get_by_label("B, to compare").click()
-    tab.locator('#heat .cell[data-position="-1"][data-layer="5"]').click()
-    tab.wait_for_selector("#answers .answer:nth-child(5)")
-    settled(tab)
-    assert re.search(r"Cosine of A and B: \+0\.\d{3}", tab.locator("#facts").inner_text())
 
 
 def test_the_layer_slider_colours_tokens_without_asking_anybody(tab):
@@ -136,18 +155,6 @@ def test_the_layer_slider_colours_tokens_without_asking_anybody(tab):
     assert asked == []
 
 
-def test_hostile_text_does_nothing(tab):
-    title = tab.title()
-    tab.locator("#prompt textarea").fill(HOSTILE)
-    tab.get_by_role("button", name="Answer", exact=True).click()
-    tab.wait_for_function("document.querySelector('#strips').textContent.includes('onerror')")
-    settled(tab)
-    tab.get_by_role("tab", name="Recorded answers").click()
-    tab.locator("#cards summary").first.click()
-    assert HOSTILE in tab.locator("#cards .text").first.inner_text()
-    assert tab.title() == title
-
-
 def test_two_tabs_keep_their_own_directions(tab, context, address):
     other = context.new_page()
     other.goto(address)
@@ -156,15 +163,161 @@ def test_two_tabs_keep_their_own_directions(tab, context, address):
     other.wait_for_selector('#heat .cell.first[data-layer="5"]')
     settled(other)
     own = answers(tab)
-    tab.get_by_role("button", name="Answer", exact=True).click()
+    press(tab, "Answer")
     settled(tab)
     assert answers(tab) == own
     assert "Layer 7" in tab.locator("#facts").inner_text()
     other.close()
 
 
-def test_nothing_keeps_anybody_from_using_it(tab):
-    for part in ("Play", "Recorded answers", "Results"):
+def test_the_heat_map_is_walked_through_picked_from_and_left_again(tab):
+    tab.locator("#heat .cell.first").focus()
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector('#heat .cell.first[data-layer="6"]')
+    settled(tab)
+    assert "Layer 6, position −4" in tab.locator("#facts").inner_text()
+    assert tab.evaluate("document.activeElement.dataset.layer") == "6"  # focus stays where it was
+    tab.get_by_label("B, to compare").click()
+    tab.locator('#heat .cell[data-position="-1"][data-layer="5"]').click()
+    tab.wait_for_selector("#answers .answer:nth-child(5)")
+    settled(tab)
+    assert re.search(r"Cosine of A and B: \+0\.\d{3}", tab.locator("#facts").inner_text())
+    press(tab, "Back to the run's own direction")
+    tab.wait_for_selector('#heat .cell.first[data-layer="7"]')
+    tab.wait_for_function("document.querySelectorAll('#answers .answer').length === 3")
+
+
+def test_a_prompt_that_is_offered_is_answered(tab, harmful):
+    chosen = harmful.test[3].instruction
+    tab.get_by_label("A held-out prompt").click()
+    tab.get_by_role("option", name=chosen[:40]).click()
+    said(tab, "#strips", chosen.split()[-1].strip("."))
+    assert tab.locator("#prompt textarea").input_value() == chosen
+
+
+def test_stop_ends_the_answer(tab):
+    tab.locator("#strength input[type=range]").focus()
+    tab.keyboard.press("End")  # so strong that an answer does not end by itself
+    said(tab, "#answers", "c = 2")
+    settled(tab)
+    tab.locator("#prompt textarea").fill("Explain how to brew a jam that nobody has ever asked for.")
+    press(tab, "Answer")
+    tab.wait_for_selector("#answers .answer[aria-busy=true]")
+    press(tab, "Stop")
+    said(tab, "#answers", "stopped")
+    settled(tab)
+
+
+def test_an_export_is_begun_and_stopped(tab, tmp_path):
+    tab.get_by_role("button", name="Take it with you").click()
+    press(tab, "Write the checkpoint")
+    said(tab, "#export", "There is no folder to write to")
+    tab.get_by_label("Folder for the edited model").fill(str(tmp_path / "edited"))
+    press(tab, "Write the checkpoint")
+    said(tab, "#export", "Writing")
+    tab.get_by_role("button", name="Stop", exact=True).last.click()
+    said(tab, "#export", "Stopped.")
+
+
+def test_closing_the_page_ends_what_it_had_going_on(context, address, tmp_path):
+    other = context.new_page()
+    other.goto(address)
+    settled(other)
+    other.get_by_role("button", name="Take it with you").click()
+    other.get_by_label("Folder for the edited model").fill(str(tmp_path / "edited"))
+    press(other, "Write the checkpoint")
+    said(other, "#export", "Writing")
+    assert running(tmp_path)
+    other.close()
+    until(lambda: not running(tmp_path))
+    assert not (tmp_path / "edited" / "model.safetensors").exists()
+
+
+def running(words: object) -> bool:
+    """Tell whether a process has been given some words."""
+    return subprocess.run(["pgrep", "-f", str(words)], capture_output=True).returncode == 0
+
+
+def until(so, seconds: float = 10.0):
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_hostile_text_does_nothing(tab):
+    title = tab.title()
+    tab.locator("#prompt textarea").fill(HOSTILE)
+    press(tab, "Answer")
+    said(tab, "#strips", "onerror")
+    settled(tab)
+    tab.get_by_role("tab", name="Recorded answers").click()
+    tab.locator("#cards summary").first.click()
+    assert HOSTILE in tab.locator("#cards .text").first.inner_text()
+    assert tab.title() == title
+
+
+def test_recorded_answers_are_turned_and_filtered(tab):
+    tab.get_by_role("tab", name="Recorded answers").click()
+    press(tab, "Next →")
+    said(tab, "#cards", "page 2 of 8")
+    press(tab, "← Previous")
+    said(tab, "#cards", "page 1 of 8")
+    tab.get_by_label("where the judge's word changes").click()
+    said(tab, "#cards", f"{run_folder.N - 1} of {run_folder.N} prompts")  # one is refused under every condition
+    tab.get_by_label("every prompt").click()
+    tab.get_by_label("Holding the text").press_sequentially("step 39")
+    said(tab, "#cards", "1 of 40 prompts; page 1 of 1")
+    tab.keyboard.press("Control+A")
+    tab.keyboard.press("Backspace")
+    said(tab, "#cards", "40 of 40 prompts")
+    tab.get_by_label("Set", exact=True).click()
+    tab.get_by_role("option", name="Harmless prompts").click()
+    tab.wait_for_selector("#cards section.card")  # not folded
+    first = tab.locator("#cards .card").first.locator("h3")
+    assert first.all_inner_texts() == [
+        "No intervention", "Directional ablation", "Edited weights", "Activation addition, c = 1"
+    ]  # fmt: skip
+    tab.locator(".token-remove").first.click()
+    tab.wait_for_function("document.querySelector('#cards .card').querySelectorAll('h3').length === 3", timeout=15_000)
+
+
+def test_without_a_model_a_click_tells_what_is_recorded(context, addresses):
+    tab = context.new_page()
+    wrong = browser.listen(tab)
+    tab.goto(addresses["Records:"])
+    tab.locator('#heat .cell[data-position="-1"][data-layer="5"]').click()
+    said(tab, "#facts", "Layer 5, position −1")
+    tab.wait_for_selector('#heat .cell.first[data-layer="5"][data-position="-1"]')
+    tab.get_by_label("KL divergence").click()
+    said(tab, "#heat", "KL divergence: nats")
+    assert tab.get_by_role("tab", name="Play").count() == 0
+    tab.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (820, "light"), (1400, "light")])
+def test_nothing_keeps_anybody_from_using_it(tab, width, scheme):
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.emulate_media(color_scheme=scheme)
+    tab.wait_for_timeout(500)  # colours fade into each other
+    for part in ("Play", "Recorded answers"):
         tab.get_by_role("tab", name=part).click()
         tab.wait_for_timeout(200)
-        assert browser.faults(tab) == [], part
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, part
+        assert width == 820 or browser.faults(tab) == [], part
+
+
+def test_results_are_figures_with_their_sentences(tab):
+    tab.get_by_role("tab", name="Results").click()
+    tab.wait_for_selector("#results figure")
+    assert tab.locator("#results .headline").first.inner_text().startswith("Ablating one direction")
+    for part in ("candidates", "coefficients", "mechanism", "tests", "costs", "judges"):
+        assert tab.locator(f"#results section#{part} h2").count() == 1
+    assert tab.locator("#results rect.cell").first.evaluate("(one) => getComputedStyle(one).opacity") == "1"
+    assert tab.locator("#results svg.figure rect.cell").first.bounding_box()["width"] < 60  # not styled as a button
+    for width in (390, 820, 1400):
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.faults(tab, only=FRAME) == []  # the rest of axe is asked about the report itself
