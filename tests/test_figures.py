@@ -217,3 +217,10 @@ def test_ticks_are_few_round_and_inside(low, high):
     assert 3 <= len(found) <= 11
     assert all(low <= tick <= high for tick in found)
     assert len({formats.number(tick) for tick in found}) == len(found)
+
+
+def test_a_saved_figure_is_as_wide_as_its_longest_entry():
+    key = svg.key([(svg.swatch(svg.fill(0)), "short"), (svg.swatch(svg.fill(1)), "x" * 100)])
+    drawn = svg.Axes((0, 1), (0, 1)).picture("Title", "", [])
+    narrow, wide = (int(ElementTree.fromstring(svg.stand_alone(drawn, one)).get("width", 0)) for one in ("", key))
+    assert wide >= 100 * 6 > narrow

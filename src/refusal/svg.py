@@ -242,9 +242,10 @@ def stand_alone(picture: str, key_list: str = "", *, schemes: bool = False) -> s
     `schemes` it is for a browser, and follows the light or dark scheme of the page that it stands on.
     """
     width, height = (int(n) for n in _VIEW.search(picture).groups())  # pyright: ignore[reportOptionalMemberAccess]
+    entries = [(swatch, label, 26 + 6.3 * len(unescape(label))) for swatch, label in _KEY.findall(key_list)]
+    width = max([width, *(ceil(10 + wide) for *_, wide in entries)])
     placed, x, y = [], 10.0, height + 12
-    for swatch, label in _KEY.findall(key_list):
-        wide = 26 + 6.3 * len(unescape(label))
+    for swatch, label, wide in entries:
         if x > 10 and x + wide > width:
             x, y = 10.0, y + 18
         placed.append(

@@ -86,18 +86,20 @@
   };
   const alone = (figure) => {
     const svg = figure.querySelector("svg"), box = svg.viewBox.baseVal, key = figure.closest(".gallery").querySelector(".key");
+    const entries = (key ? all(key, "li") : []).map((item) => [item, item.lastChild.textContent.trim()]);
+    const wider = (label) => 26 + 6.3 * label.length, width = Math.max(box.width, ...entries.map(([, label]) => Math.ceil(10 + wider(label))));
     let inner = svg.innerHTML, x = 10, y = box.height + 12;
-    for (const item of key ? all(key, "li") : []) {
-      const label = item.lastChild.textContent.trim(), wide = 26 + 6.3 * label.length, text = document.createElement("b");
-      if (x > 10 && x + wide > box.width) [x, y] = [10, y + 18];
+    for (const [item, label] of entries) {
+      const wide = wider(label), text = document.createElement("b");
+      if (x > 10 && x + wide > width) [x, y] = [10, y + 18];
       text.textContent = label;
       inner += `<g transform="translate(${x + 9} ${y})">${item.querySelector("svg").innerHTML}</g>`;
       inner += `<text x="${x + 22}" y="${y + 4}">${text.innerHTML}</text>`;
       x += wide + 8;
     }
     const height = key ? y + 14 : box.height, rules = `svg.figure {${style.split("svg.figure {").slice(1).join("svg.figure {")}`;
-    const whole = `<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 ${box.width} ${height}" width="${box.width}" ` +
-      `height="${height}"><style>${rules}</style><rect width="${box.width}" height="${height}" fill="var(--paper)"/>${inner}</svg>`;
+    const whole = `<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 ${width} ${height}" width="${width}" ` +
+      `height="${height}"><style>${rules}</style><rect width="${width}" height="${height}" fill="var(--paper)"/>${inner}</svg>`;
     return whole.replaceAll("&nbsp;", "\u00a0").replace(/var\(--([\w-]+)\)/g, (_, name) => colours[name]);
   };
   const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
