@@ -39,7 +39,7 @@ def main(run: str) -> None:
     for name, title in (("projections", "Where the sets part"), ("coefficients", "How much to add")):
         parts.append(_block(title, [], pictures(values[name])))
     for suffix in values["suffixes"]:
-        said = [suffix[part]["said"] for part in ("cosines", "wrote", "looked")]
+        said = [suffix["said"], *(suffix[part]["said"] for part in ("cosines", "wrote", "looked"))]
         parts.append(_block(f"The suffix “{suffix['suffix']}”", said, pictures(suffix)))
     for section in values["sections"]:
         if "reason" not in section:

@@ -134,5 +134,5 @@ def test_a_notebook_shows_what_the_report_says_of_a_suffix():
     assert "<script>" not in found.html
     assert found.html.count('<svg class="figure" viewBox="0 0 4') == 5  # the figures; keys are smaller
     assert all(f"<td>{name.capitalize()}</td>" in found.html for name in CONDITIONS)
-    assert str(found).startswith("The suffix “a <script>b</script> c”\nAt layer 2, where the direction was read")
-    assert len(str(found).splitlines()) == 4
+    assert str(found).startswith("The suffix “a <script>b</script> c”\nWith this suffix the model refuses")
+    assert len(str(found).splitlines()) == 5

@@ -9,6 +9,7 @@ import run_folder
 from refusal.errors import BadRunFolder
 from refusal.records import write_json
 from refusal.report import write_report
+from refusal.report.inside import FOUND
 from refusal.report.measured import Measured
 from refusal.report.notebook import show
 from refusal.report.outputs import first_tokens, metrics
@@ -149,6 +150,8 @@ class Found:
 def test_a_notebook_shows_what_the_report_says():
     for record, made in ((tokens_record(), first_tokens), (metrics_record(), metrics)):
         found, section = show(Found(record)), made(Measured.read(record))
-        assert str(found).splitlines() == [section.title, *section.said]
+        title, first, *rest = str(found).splitlines()
+        assert (title, rest) == (section.title, section.said)
+        assert first == FOUND[record["name"]](Measured.read(record))
         assert all(figure in found.html for figure in section.figures)
         assert "<th>" in found.html if section.table else "<table" not in found.html

@@ -14,7 +14,6 @@ from refusal.report.coverage import coverage
 from refusal.report.done import chosen, steps
 from refusal.report.evidence import draws, tests
 from refusal.report.headline import headline
-from refusal.report.inside import suffix
 from refusal.report.lead import meaning, subtitle, toy
 from refusal.report.mechanism import suffixes
 from refusal.report.picture import placed
@@ -67,7 +66,7 @@ def page_values(findings: Findings) -> dict[str, Any]:
             "projections": projections(findings),
             "coefficients": coefficients(findings),
             "suffixes": [
-                {**study, "name": f"suffix-{i}" if i > 1 else "suffix", "so": suffix(study["lines"])}
+                {**study, "name": f"suffix-{i}" if i > 1 else "suffix"}
                 for i, study in enumerate(suffixes(findings.folder), 1)
             ],
             "sections": sections(findings.folder, record.get("not_explained") or {}),

@@ -10,6 +10,7 @@ from refusal.formats import percent, signed
 from refusal.labels import CLASSES, Row
 from refusal.records import read_json
 from refusal.report.drawing import Bar, Curve, bars, bars_key, layered, layered_key, spread
+from refusal.report.inside import suffix
 from refusal.report.measured import Measured
 from refusal.report.words import rate_cell
 
@@ -52,10 +53,12 @@ def suffix_values(record: Row) -> dict[str, Any]:
     """Return what the page says of one suffix's record."""
     near, wrote, looked = (Measured.read(record[name]) for name in ("cosines", "attribution", "attention"))
     heads = looked.axes["head"]
+    lines = _lines(record["refused"], near)
     return {
+        "said": suffix(lines),
         "suffix": record["suffix"],
         "tokens": record["facts"]["tokens"],
-        "lines": _lines(record["refused"], near),
+        "lines": lines,
         "left_out": _left_out(record["facts"]["asked and kept"]),
         "cosines": {
             "said": _said_of_cosines(near),

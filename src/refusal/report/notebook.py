@@ -52,8 +52,8 @@ def _suffix(record: Row) -> Shown:
     parts = [
         part for one in several for part in (_paragraphs([one["said"]]), display.figures(*one["figures"]), one["key"])
     ]
-    html = display.card(title, {"tokens": found["tokens"]}, lines, *parts)
-    return Shown(html, "\n".join([title, *(one["said"] for one in several)]))
+    html = display.card(title, {"tokens": found["tokens"]}, _paragraphs([found["said"]]), lines, *parts)
+    return Shown(html, "\n".join([title, found["said"], *(one["said"] for one in several)]))
 
 
 def _paragraphs(said: Sequence[str]) -> str:

@@ -22,7 +22,6 @@ class Section:
     key: str = ""
     table: Table | None = None
     more: str = ""  # markup of another kind, under the figures
-    so: str = ""  # what was found, in one sentence; `sections` puts it there
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,14 @@ SECTIONS: dict[str, Callable[[Measured], Section]] = {
 
 
 def section_of(name: str, record: Row, where: object) -> Section:
-    """Make the section of one measurement's record. Raises BadRunFolder for a record of something else."""
+    """Make the section of one measurement's record, what it found in one sentence before all else that it says.
+
+    Raises BadRunFolder for a record of something else.
+    """
     try:
         measured = Measured.read(record)
-        return replace(SECTIONS[name](measured), so=FOUND[name](measured))
+        section = SECTIONS[name](measured)
+        return replace(section, said=[FOUND[name](measured), *section.said])
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise BadRunFolder(
             f"{where} is not what '{name}' measures ({type(error).__name__}: {error}). Remove it and measure again."
