@@ -34,6 +34,7 @@ from refusal.model import load_model
 from refusal.prompts import Prompt, PromptSet, load_prompts
 from refusal.refusal_tokens import RefusalTokens
 from refusal.report.measured import Measured
+from refusal.report.sections import section_of
 from refusal.report.transfer import section, works
 from refusal.rule import Limits
 from refusal.statistics import count
@@ -326,9 +327,9 @@ def test_the_bundled_direction_works_in_the_other_language_and_random_ones_work_
 
 
 def test_the_section_says_where_it_works_and_the_matrix_every_rate(carried):
-    shown = section(Measured.read(carried.record()))
+    shown = section_of("transfer", carried.record(), "here")
     text = " ".join(shown.said)
-    assert "the direction of chat works on 1 of 1 sides when it is ablated, and on 1 of 1 when it is added" in text
+    assert "ablated it takes refusal away also in chat B; added it brings refusal about also in chat B." in text
     assert "that of chat in 2 of 2 (chat and chat B); that of noise in 0 of 2" in text
     assert "A random direction, as long as the longest of these, changes no rate" in text
     assert "noise (it is noise)" in text

@@ -23,8 +23,6 @@ def section(record: Measured) -> Section:
     """Say which direction takes refusal away, and which causes it, where it was not found; and draw all of it."""
     facts = record.facts
     said = [
-        _elsewhere(facts),
-        *_sides(facts),
         *_borrowed(facts),
         *(_worked(record, change) for change in CHANGES),
         _control(facts["rates"]),
@@ -47,11 +45,6 @@ def works(cell: Row, untouched: Row, change: str) -> bool:
     return cell["high"] < untouched["low"] if change == "ablated" else cell["low"] > untouched["high"]
 
 
-def _sides(facts: Row) -> list[str]:
-    notes = [f"“{name}” is {one['note']}" for name, one in facts["targets"].items() if one["note"]]
-    return [f"{'; '.join(notes)}."] if notes else []
-
-
 def _borrowed(facts: Row) -> list[str]:
     """Say which directions the selection rule did not choose."""
     taken = {name: one["borrowed"] for name, one in facts["sources"].items() if one["borrowed"]}
@@ -66,21 +59,6 @@ def _borrowed(facts: Row) -> list[str]:
     if left:
         sentences.append(f"No direction was taken from {_listed(left)}.")
     return sentences
-
-
-def _elsewhere(facts: Row) -> str:
-    """Say in how many other places the first direction works, which is that of the run."""
-    source = next(iter(facts["sources"]))
-    counts = []
-    for change in CHANGES:
-        tried, done = _where(facts["rates"], source, change)
-        others = [name for name in tried if name != source]
-        counts.append(f"{len([name for name in done if name != source])} of {len(others)}")
-    ablated, added = counts
-    return (
-        f"Away from where it was found, the direction of {source} works on {ablated} sides when it is ablated, and on "
-        f"{added} when it is added."
-    )
 
 
 def _where(rates: Mapping[str, Row], source: str, change: str) -> tuple[list[str], list[str]]:
