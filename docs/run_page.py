@@ -48,7 +48,10 @@ def main(run: str) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    lines = [tuple(rows[0]), ("---",) * len(rows[0]), *(tuple(map(_plain, row.values())) for row in rows)]
+    cells = (
+        tuple(re.sub("(?<=[,=]) | (?==)", "\N{NO-BREAK SPACE}", _plain(cell)) for cell in row.values()) for row in rows
+    )
+    lines = [tuple(rows[0]), ("---",) * len(rows[0]), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
