@@ -31,7 +31,7 @@ def cautions(findings: Findings) -> list[str]:
 def _few(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
     main = _main(name, rows).values()
     judged, asked = (min(row["n"] + left * row.get("undetermined", 0) for row in main) for left in (False, True))
-    if judged < FEW:
+    if 0 < judged < FEW:
         few = "were tested" if judged == asked else f"of {asked} were tested with an answer that could be judged"
         yield f"Only {judged} {name} prompts {few}: the intervals are wide."
 

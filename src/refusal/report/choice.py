@@ -60,7 +60,7 @@ def _notes(record: Row) -> dict[str, str]:
 def _baseline(record: Row) -> str:
     """Say what the refusal metric is without intervention, which bypass and induce scores are read against."""
     found = record.get("baseline") or {}
-    if not {"harmful", "harmless"} <= found.keys():
+    if None in (found.get("harmful"), found.get("harmless")):  # a mean that is no number is null
         return ""
     return (
         "Bypass and induce scores are log-odds of a refusal as the first token; with nothing done they are "
