@@ -6,6 +6,8 @@ import re
 import shutil
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,6 +91,18 @@ def test_prompts_are_filtered_and_paged(records):
     assert changed["found"] == 40 - 3  # three are refused under both
     assert recorded.answers(records, "harmful", ["none"], which=recorded.CHANGED)["found"] == 0
     assert recorded.answers(records, "absent", ["none"])["found"] == 0
+
+
+def test_a_text_that_no_prompt_holds_is_told_and_is_not_that_nothing_was_recorded(records):
+    made = render("cards", recorded.answers(records, "harmful", ["none"], text="no such words"))
+    assert "No prompt holds this text." in made
+
+
+def test_a_prompt_that_is_in_the_set_twice_is_shown_twice(records):
+    rows = {kind: [*given, given[0]] for kind, given in records.completions["harmful"].items()}
+    twice = recorded.answers(replace(records, completions={"harmful": rows}), "harmful", ["none", "ablation"], page=9)
+    assert twice["total"] == run_folder.N + 1
+    assert [len(card["answers"]) for card in twice["cards"]] == [2]
 
 
 def test_answers_carry_what_every_judge_said(records):
@@ -214,6 +228,19 @@ def test_a_run_whose_model_cannot_be_used_is_shown_as_recorded_with_the_reason(t
     assert subject.findings.completions
 
 
+def test_a_model_that_would_have_to_be_fetched_is_asked_for_once_and_in_words(tmp_path, run, monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionRefusedError("nobody there")
+
+    folder, said = tmp_path / "run", []
+    shutil.copytree(run, folder)
+    _of_a_model_that_is_not_here(folder)
+    monkeypatch.setattr(opening, "HfApi", lambda: SimpleNamespace(model_info=unreachable))
+    note = opening.open_run(folder, say=said.append).note
+    assert "cannot be reached (nobody there)" in note
+    assert "--records" in said[-1]
+
+
 def test_without_its_model_nothing_is_loaded(run, monkeypatch):
     monkeypatch.setattr(opening, "load_model", None)
     subject = opening.open_run(run, live=False)
@@ -253,14 +280,14 @@ def test_any_other_address_needs_one(host):
         serving.check_address(host, "")
 
 
-def asked(app, **headers: str) -> tuple[int, dict[str, str]]:
+def asked(app, path: str = "/", **headers: str) -> tuple[int, dict[str, str]]:
     """Ask an app for a page, and return status and headers."""
     sent = []
 
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
+    scope = {"type": "http", "path": path, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
     asyncio.run(app(scope, None, send))
     return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
@@ -276,6 +303,11 @@ def test_only_this_machine_and_the_page_itself_are_answered():
     assert asked(app, host="evil.example:7860")[0] == 403  # a name that was pointed here
     assert asked(app, host="127.0.0.1:7860", origin="https://evil.example")[0] == 403  # another page's request
     assert asked(app)[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/upload/", "/openapi.json"])
+def test_what_the_page_has_no_use_for_is_not_served(path):
+    assert asked(serving.guard(page, public=False, password=None), path, host="localhost")[0] == 404
 
 
 def test_the_page_may_load_nothing_from_elsewhere():
@@ -302,6 +334,11 @@ def test_the_password_guards_everything():
 def test_a_port_that_is_taken_is_a_message():
     with serving.listen("127.0.0.1", 0) as taken, pytest.raises(Unavailable, match="Give another --port"):
         serving.listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_port_that_cannot_be_is_a_message():
+    with pytest.raises(BadSetting, match="There is no port 99999"):
+        serving.listen("127.0.0.1", 99999)
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -346,6 +383,15 @@ def export(out, direction, *, model="organism", going=lambda: True):
 
 def test_an_export_without_a_folder_fails_in_words():
     assert export(" ", tiny.direction(tiny.shared())) == [("failed", ["There is no folder to write to. Name one."])]
+
+
+def test_an_export_into_a_folder_that_cannot_be_used_fails_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "COMMAND", None)  # nothing is begun
+    (tmp_path / "run.json").touch()
+    ((state, (said,)),) = export(tmp_path, tiny.direction(tiny.shared()))
+    assert (state, "holds something already, such as run.json" in said) == ("failed", True)
+    ((state, (said,)),) = export("/proc/nope", tiny.direction(tiny.shared()))
+    assert (state, "/proc/nope cannot be written to" in said) == ("failed", True)
 
 
 def test_an_export_that_is_no_longer_wanted_is_stopped(tmp_path, monkeypatch):

@@ -4,10 +4,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from refusal.direction import Direction
+from refusal.weights.unfinished import MARKER
 
 COMMAND = (sys.executable, "-m", "refusal")
 PACE = 0.3  # seconds
@@ -32,6 +34,10 @@ def export_checkpoint(
         yield "failed", ["There is no folder to write to. Name one."]
         return
     target, start = Path(out.strip()).expanduser().absolute(), time.monotonic()
+    if why := _cannot_write(target):
+        yield "failed", [why]
+        return
+    before = _size(target)
     with TemporaryDirectory() as scratch:
         saved, said, told = (Path(scratch) / name for name in ("direction.safetensors", "out", "err"))
         direction.save(saved)
@@ -41,7 +47,12 @@ def export_checkpoint(
             process = subprocess.Popen([*COMMAND, *words], stdout=stdout, stderr=stderr)
             try:
                 while process.poll() is None and going():
-                    yield "working", [f"Writing {target}: {_size(target)}, {time.monotonic() - start:.0f} s …"]
+                    yield (
+                        "working",
+                        [
+                            f"Writing {target}: {(_size(target) - before) / 1e6:,.1f} MB, {time.monotonic() - start:.0f} s …"
+                        ],
+                    )
                     time.sleep(PACE)
             finally:
                 stopped = process.poll() is None
@@ -49,6 +60,8 @@ def export_checkpoint(
                 process.wait()
         if stopped:
             yield "stopped", [f"Stopped. {target} is not whole; the same export goes on from there."]
+        elif process.returncode < 0:
+            yield "stopped", [f"The export was ended from outside. {target} is not whole; the same export goes on."]
         elif process.returncode:
             yield "failed", _last(told.read_text(encoding="utf-8", errors="replace").splitlines())
         else:
@@ -56,9 +69,25 @@ def export_checkpoint(
             yield "done", [f"Written in {time.monotonic() - start:.0f} s: {target}", *facts]
 
 
-def _size(folder: Path) -> str:
-    found = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    return f"{sum(path.stat().st_size for path in found if path.exists()) / 1e6:,.1f} MB"
+def _cannot_write(folder: Path) -> str:
+    """Return why an export cannot be written into a folder, which is made; empty when it can, as far as one sees."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        inside = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        return f"{folder} cannot be written to: {error.strerror}. Give another folder."
+    if not inside or MARKER in inside or inside == {f".{MARKER}.tmp"}:  # a stopped export goes on
+        return ""
+    return f"{folder} holds something already, such as {min(inside)}. Give a new or empty folder."
+
+
+def _size(folder: Path) -> int:
+    """Return how many bytes the files of a folder have."""
+    sizes = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # such as a temporary file that has its name by now
+            sizes.append(path.stat().st_size if path.is_file() else 0)
+    return sum(sizes)
 
 
 def _last(lines: Sequence[str]) -> list[str]:

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
 from refusal import pipeline
 from refusal.architectures import read_architecture
 from refusal.config import BUNDLED, RunConfig
 from refusal.direction import Candidates, Direction
-from refusal.errors import BadRunFolder, RefusalError
+from refusal.errors import BadRunFolder, RefusalError, Unavailable
 from refusal.explorer.grid import Picked, Place, chosen_place
 from refusal.explorer.live import Live
 from refusal.findings import Findings, read_findings
@@ -19,6 +22,7 @@ from refusal.study import load_contrast, run_folder
 from refusal.weights.provenance import check_model
 
 OFFERED = 50  # held-out prompts of each set
+HUB_SECONDS = 10.0
 # What a run was asked that says which model and prompts it is about.
 ABOUT = ("system", "template_arguments", "architecture", "dtype", "device", "harmful", "harmless", "harmful_test")
 FOLDERS = ("prompts_dir", "architecture")
@@ -51,6 +55,9 @@ def open_run(folder: Path, *, live: bool = True, say: Callable[[str], None] = la
             raise BadRunFolder(f"{folder} holds no chosen direction yet. Let the run go on, and open it again.")
         config = _asked(findings)
         say(f"Loading {config.model} ...")
+        if _has_to_be_fetched(config.model):
+            say("It is not on this machine: asking the Hugging Face Hub for it (--records shows the records alone) ...")
+            _ask_hub(config.model)
         loaded = _load(findings, config, picked.first)
         return Subject(findings, picked, loaded, "", prompts_to_try(findings, config), config.architecture)
     except (RefusalError, OSError, RuntimeError, ValueError) as error:  # such as a device that is not there
@@ -105,6 +112,26 @@ def _load(findings: Findings, config: RunConfig, place: Place) -> Live:
     )
     check_model(_own(findings, candidates, place), model)
     return Live(model, candidates, max_new_tokens=findings.record.get("max_new_tokens") or MAX_NEW_TOKENS)
+
+
+def _has_to_be_fetched(model: str) -> bool:
+    try:
+        return model != BUNDLED and not Path(model).exists() and not try_to_load_from_cache(model, "config.json")
+    except HFValidationError:  # no name that the Hub could know
+        return False
+
+
+def _ask_hub(model: str) -> None:
+    """Ask once: the loader asks again and again, for minutes. What the Hub says of a model the loader tells."""
+    try:
+        HfApi().model_info(model, timeout=HUB_SECONDS)
+    except (HfHubHTTPError, OfflineModeIsEnabled):
+        return
+    except Exception as error:  # of whichever client the Hub's library asks with
+        raise Unavailable(
+            f"'{model}' is not on this machine, and the Hugging Face Hub cannot be reached ({error}). "
+            "Check the network, or give --records to see only what was recorded."
+        ) from error
 
 
 def _own(findings: Findings, candidates: Candidates, place: Place) -> Direction:

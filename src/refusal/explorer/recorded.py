@@ -1,6 +1,7 @@
 """Recorded answers → values of the page: prompts with their answers side by side. No model, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from refusal.findings import USUAL, Findings, is_harmful
@@ -30,14 +31,14 @@ def answers(
     `text` is looked for in prompts and answers, in any case; `which` is one of FILTERS.
     """
     titles = {condition: title for title, condition in conditions(findings, name) if condition in shown}
-    prompts = findings.answers(name, titles)
+    prompts = _prompts(findings, name, titles)
     cards = [
         {
             "number": i,
             "prompt": prompt,
             "answers": [_answer(titles[condition], condition, row) for condition, row in rows.items()],
         }
-        for i, (prompt, rows) in enumerate(prompts.items(), start=1)
+        for i, ((prompt, _), rows) in enumerate(prompts.items(), start=1)
     ]
     found = [card for card in cards if _holds(card, text.strip().lower()) and (which != CHANGED or _changes(card))]
     pages = max(1, -(-len(found) // PAGE))
@@ -49,7 +50,19 @@ def answers(
         "page": at,
         "pages": pages,
         "folded": is_harmful(name),
+        "text": text.strip(),
     }
+
+
+def _prompts(findings: Findings, name: str, shown: Iterable[str]) -> dict[tuple[str, int], dict[str, Row]]:
+    """Return a set's prompts with their answers; one that stands in the set twice (the paper's do) is there twice."""
+    found: dict[tuple[str, int], dict[str, Row]] = {}
+    for condition in shown:
+        times: Counter[str] = Counter()
+        for row in findings.completions[name][condition]:
+            found.setdefault((row["prompt"], times[row["prompt"]]), {})[condition] = row
+            times[row["prompt"]] += 1
+    return found
 
 
 def _answer(title: str, condition: str, row: Row) -> dict[str, Any]:

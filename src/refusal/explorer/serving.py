@@ -2,6 +2,7 @@
 
 import base64
 import ipaddress
+import logging
 import os
 import secrets
 import socket
@@ -24,6 +25,8 @@ POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self'; frame-ancestors 'self'; form-action 'self'"
 )
+# What gradio serves beside its page, and this page has no use for: files of anybody's, and the list of its functions.
+NOT_SERVED = ("/openapi.json", "/gradio_api/openapi.json", "/gradio_api/upload", "/upload")
 
 
 def explore(
@@ -90,11 +93,16 @@ def check_address(host: str, password: str | None) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address. Raises Unavailable when it is taken or is not this machine's."""
+    """Return a socket that listens at an address. Raises Unavailable when it is taken or is not this machine's.
+
+    Raises BadSetting for a port that cannot be.
+    """
+    if not 0 <= port <= 65535:
+        raise BadSetting(f"There is no port {port}. Give one from 1 to 65535, or 0 for any that is free.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise Unavailable(f"Cannot listen at {host}, port {port}: {error}. Give another --port or --host.") from error
 
 
@@ -117,6 +125,8 @@ def guard(app: App, *, public: bool, password: str | None) -> App:
             return await _refuse(send, 403, "This explorer is for its own machine: open it as 127.0.0.1.")
         if "origin" in headers and urlsplit(headers["origin"]).netloc != host:
             return await _refuse(send, 403, "This request comes from another page.")
+        if scope["path"].rstrip("/") in NOT_SERVED:
+            return await _refuse(send, 404, "There is no such page here.")
         if password is not None and not _knows(headers.get("authorization", ""), password):
             asking = (b"www-authenticate", b'Basic realm="refusal", charset="UTF-8"')
             return await _refuse(send, 401, "The password of this explorer, with any user name.", asking)
@@ -132,11 +142,16 @@ def guard(app: App, *, public: bool, password: str | None) -> App:
 
 
 def serve(app: App, listening: socket.socket) -> None:
-    """Serve an app until it is interrupted, which is how it is meant to end."""
+    """Serve an app until it is interrupted or terminated, which is how it is meant to end."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").disabled = True  # that open tabs are cut off now is no error
+            await super().shutdown(sockets)
+
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listening])
+        Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listening])
 
 
 def _knows(given: str, password: str) -> bool:
