@@ -135,3 +135,18 @@ def test_what_the_direction_costs_beyond_its_controls_is_said():
         ("loss on texts", [{"reach": "−0.020 to 0.013", "said": "differs from 1 of 2"}]),
         ("mmlu", [{"reach": "−2.0", "said": "no difference shown"}]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "note"),
+    [
+        ("my texts", "my texts (the paper: the Pile); 1,200 tokens"),
+        ("huggingface.co/the-pile", "huggingface.co/the-pile; 1,200 tokens"),
+        (None, "(the paper: the Pile); 1,200 tokens"),
+    ],
+)
+def test_documents_are_said_to_be_what_they_are_beside_what_the_paper_has(source, note):
+    rows = {"none": {"ce_loss": 2.0, "perplexity": 7.4, "n_tokens": 1200, "low": 1.0, "high": 3.0}}
+    record = {"corpora": {"texts": {"source": source}}}
+    findings = Findings(Path("none"), record, {"losses": {"texts": rows}}, [], None, None, None, {})
+    assert costs(findings)["losses"]["heads"][0]["note"] == note

@@ -14,10 +14,10 @@ from refusal.records import read_rows
 
 Namer = Callable[[str], str]
 CARRIED = 0.5  # share of the KL, from which prompts are said to carry it
-CORPORA = {
-    "texts": ("Texts", "the paper: the Pile"),
-    "pairs": ("Questions and answers", "the paper: Alpaca"),
-    "completions": ("Own answers", "to harmless test prompts, without intervention"),
+CORPORA = {  # what it is called, what the paper has for it
+    "texts": ("Texts", "the Pile"),
+    "pairs": ("Questions and answers", "Alpaca"),
+    "completions": ("Own answers", ""),
 }
 
 
@@ -27,7 +27,7 @@ def costs(findings: Findings) -> dict[str, Any]:
     losses, name = results.get("losses") or {}, partial(_name, coefficient=results.get("costs_coefficient"))
     missing = {name: reasons[name] for name in ("texts", "pairs") if name in reasons and name not in losses}
     return {
-        "losses": _losses(losses, name),
+        "losses": _losses(losses, name, findings.record.get("corpora") or {}),
         "losses_missing": [f"{CORPORA[name][0]}: {reason}" for name, reason in missing.items()],
         "capabilities": _capabilities(results.get("capabilities") or {}, name),
         "capabilities_missing": reasons.get("capabilities", ""),
@@ -67,7 +67,7 @@ def _apart(rows: Sequence[Row]) -> dict[str, str]:
     return {"reach": low if low == high else f"{low} to {high}", "said": told}
 
 
-def _losses(losses: Mapping[str, Mapping[str, Row]], name: Namer) -> dict[str, Any] | None:
+def _losses(losses: Mapping[str, Mapping[str, Row]], name: Namer, about: Mapping[str, Row]) -> dict[str, Any] | None:
     if not losses:
         return None
     corpora = [corpus for corpus in CORPORA if corpus in losses]
@@ -82,10 +82,19 @@ def _losses(losses: Mapping[str, Mapping[str, Row]], name: Namer) -> dict[str, A
     ]
     counts = [next(iter(losses[corpus].values())) for corpus in corpora]
     heads = [
-        {"name": CORPORA[corpus][0], "note": f"{CORPORA[corpus][1]}; {_count(row)}"}
+        {"name": CORPORA[corpus][0], "note": _source(about.get(corpus) or {}, CORPORA[corpus][1]) + _count(row)}
         for corpus, row in zip(corpora, counts, strict=True)
     ]
     return {"heads": heads, "lines": lines}
+
+
+def _source(about: Row, paper: str) -> str:
+    """Say where documents come from, and what the paper has in their place."""
+    own = about.get("source") or ""
+    same = paper.removeprefix("the ").lower() in own.lower()
+    there = f"(the paper: {paper})" if paper and not same else ""
+    said = " ".join(filter(None, (own, there)))
+    return f"{said}; " if said else ""
 
 
 def _count(row: Row) -> str:
