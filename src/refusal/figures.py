@@ -63,7 +63,7 @@ def rates(rows: Sequence[tuple[str, Row]], title: str, *, measure: str = "refuse
     bars = [
         (name, name_of(name, row.get("coefficient")), rate) for name, row in rows if (rate := rate_in(row, measure))
     ]
-    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=200, right=54, top=28, bottom=30)
+    axes = Axes((0, 1), (0, len(bars)), height=58 + 26 * len(bars), left=200, right=60, top=28, bottom=30)
     marks = [axes.upright(svg.SHARES, share=True)]
     for i, (name, label, cell) in enumerate(bars):
         y, rate = len(bars) - i - 0.5, cell["rate"] or 0.0  # null when nothing was counted
