@@ -140,6 +140,14 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         read_findings(tmp_path, partial=True)
 
 
+def test_a_harmless_prompt_stands_beside_a_harmful_one_and_neither_is_picked():
+    prompts = (("harmful", "h0"), ("harmful", "h1"), ("harmless", "o0"), ("harmless", "o1"))
+    assert opening.other_half(prompts) == opening.other_half(prompts, "o1") == ("harmful", "h0")
+    assert opening.other_half(prompts, "h1") == ("harmless", "o0")
+    assert opening.other_half(prompts[:1], "h0") is None
+    assert opening.other_half(()) is None
+
+
 # --- the heat map --------------------------------------------------------------------------------------------------
 
 

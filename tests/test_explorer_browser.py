@@ -105,7 +105,13 @@ def settled(tab):
 
 
 def answers(tab) -> list[str]:
+    """Return what is answered to the prompt, and to the one beside it."""
     return tab.eval_on_selector_all("#answers .answer .text", "all => all.map((one) => one.textContent)")
+
+
+def words(tab) -> list[str]:
+    """Return what is said of every answer."""
+    return tab.eval_on_selector_all("#answers h3", "all => all.map((one) => one.querySelector('.tag')?.textContent)")
 
 
 def said(tab, selector: str, text: str):
@@ -127,18 +133,42 @@ def test_the_page_asks_no_host_but_its_own(address):
     assert "analytics" not in text or '"analytics_enabled":false' in text.replace(" ", "")
 
 
-def test_it_opens_with_three_answers_and_moving_the_strength_changes_the_last(tab):
-    plain, ablated, added = answers(tab)
-    assert "refusal" in tab.locator("#answers .answer").nth(0).inner_text()
-    assert "refusal" not in tab.locator("#answers .answer").nth(1).inner_text()
-    assert len({plain, ablated, added}) > 1
+def test_moving_one_slider_shows_both_halves_of_the_finding(tab):
+    assert words(tab) == ["right answer"] * 3 + ["refusal", "right answer", "refusal"]
+    plain = answers(tab)
     tab.locator("#strength input[type=range]").focus()
-    for _ in range(20):
-        tab.keyboard.press("ArrowLeft")
-    said(tab, "#answers", "c = −1")
+    for key, strength, changed in (("ArrowRight", "1", 2), ("ArrowLeft", "−1", 5)):
+        for _ in range(10 if strength == "1" else 20):
+            tab.keyboard.press(key)
+        said(tab, "#answers", f"c = {strength}")
+        settled(tab)
+        assert answers(tab)[:2] + answers(tab)[3:5] == plain[:2] + plain[3:5]
+        assert words(tab)[changed] != words(tab)[changed - 2]
+    assert words(tab)[5] == "right answer"
+
+
+def test_on_a_phone_an_answer_is_seen_to_change(tab):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.evaluate("scrollTo(0, 0)")
+    slider, answer = (
+        tab.locator(at).first.bounding_box() for at in ("#strength input[type=range]", "#answers .answer.addition")
+    )
+    assert slider["y"] < answer["y"] < answer["y"] + answer["height"] < 844
+    assert len({card["x"] for card in (one.bounding_box() for one in tab.locator("#answers .answer").all())}) == 1
+    tab.set_viewport_size({"width": 820, "height": 844})
+    assert len({card["y"] for card in (one.bounding_box() for one in tab.locator("#answers .answer").all())}) == 2
+    tab.set_viewport_size({"width": 1200, "height": 900})
+
+
+def test_a_strength_outside_its_limits_is_taken_back_to_them(tab):
+    box = tab.locator("#strength input[type=number]")
+    for typed, kept in (("9", "2"), ("", "2"), ("-5", "-2"), ("1", "1")):
+        box.fill(typed)
+        box.press("Tab")
+        tab.wait_for_function(f"document.querySelector('#strength input[type=number]').value === '{kept}'")
+    said(tab, "#answers", "c = 1")
     settled(tab)
-    assert answers(tab)[:2] == [plain, ablated]
-    assert answers(tab)[2] not in (added, plain)
+    assert tab.locator(".toast-body").count() == 0
 
 
 def test_the_layer_slider_colours_tokens_without_asking_anybody(tab):
@@ -180,12 +210,12 @@ def test_the_heat_map_is_walked_through_picked_from_and_left_again(tab):
     assert tab.evaluate("document.activeElement.dataset.layer") == "6"  # focus stays where it was
     tab.get_by_label("B, to compare").click()
     tab.locator('#heat .cell[data-position="-1"][data-layer="5"]').click()
-    tab.wait_for_selector("#answers .answer:nth-child(5)")
+    tab.wait_for_selector("#answers .group:first-child .answer:nth-child(5)")
     settled(tab)
     assert re.search(r"Cosine of A and B: \+0\.\d{3}", tab.locator("#facts").inner_text())
     press(tab, "Back to the run's own direction")
     tab.wait_for_selector('#heat .cell.first[data-layer="7"]')
-    tab.wait_for_function("document.querySelectorAll('#answers .answer').length === 3")
+    tab.wait_for_function("document.querySelectorAll('#answers .answer').length === 6")
 
 
 def test_a_prompt_that_is_offered_is_answered(tab, harmful):

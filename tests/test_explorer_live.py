@@ -13,12 +13,14 @@ from refusal.direction import Candidates
 from refusal.errors import BadInput
 from refusal.explorer import live as live_module
 from refusal.explorer import watching
+from refusal.explorer.asked import EXAMPLES, not_understood
 from refusal.explorer.grid import Picked
-from refusal.explorer.live import Live, components, cosine, scales, ways
+from refusal.explorer.live import Answer, Live, components, cosine, scales, ways
 from refusal.explorer.turns import Turns
 from refusal.extraction import mean_difference
 from refusal.generation import generate, greedy_tokens
 from refusal.interventions import ablate, add, capture
+from refusal.organism import grammar
 
 LONGEST = 8
 PLACE, OTHER = explorer_run.PLACE, (-1, 5)
@@ -135,7 +137,7 @@ def test_a_prompt_that_cannot_be_read_is_a_message(running, prompt, said):
     ((shown, strips),) = watching.watch(running, prompt, Picked(PLACE), 1.0, going=lambda: True, settle=0.0)
     assert "message" in str(shown)
     assert said in str(shown)
-    assert strips is None
+    assert 'class="token' not in str(strips)  # those of the prompt before are gone
 
 
 def test_whatever_a_model_raises_is_a_message_and_its_traceback_stays_in_the_terminal(running, monkeypatch, capsys):
@@ -152,10 +154,57 @@ def test_what_is_watched_ends_in_answers_with_tokens_and_numbers(running, harmfu
     prompt = harmful.test[0].instruction
     *_, (shown, strips) = watching.watch(running, prompt, Picked(PLACE, OTHER), -1.0, going=lambda: True, settle=0.0)
     assert str(shown).count("<article") == 5
-    assert 'Plain <span class="tag">refusal</span>' in str(shown)
+    assert 'Plain <span class="tag refusal">refusal</span>' in str(shown)
     assert "Added · c = −1 · B" in str(shown)
     assert str(strips).count('class="token prompt"') == 5 * len(running.model.encode(prompt))
-    assert f'data-scales="{" ".join(f"{value:.4g}" for value in scales(running.candidates, PLACE[0]))}"' in str(strips)
+    for place, rows in ((PLACE, 3), (OTHER, 2)):
+        held = " ".join(f"{value:.4g}" for value in scales(running.candidates, place[0]))
+        assert str(strips).count(f'data-scales="{held}"') == rows
+    assert [str(strips).count(f"coloured by {letter}") for letter in "AB"] == [3, 2]
+
+
+def test_a_prompt_beside_it_is_answered_in_the_same_ways_and_its_tokens_are_not_shown(running, harmful, harmless):
+    (one, other), how = (harmless.test[0].instruction, harmful.test[0].instruction), {"going": lambda: True}
+    beside = ("A harmful one", other)
+    *_, (shown, strips) = watching.watch(
+        running, one, Picked(PLACE), 1.0, called="Harmless", beside=beside, **how, settle=0.0
+    )
+    first, second = str(shown).split('<section class="group">')[1:]
+    assert first.count("<article") == second.count("<article") == 3
+    assert f"<b>Harmless</b> <q>{one}</q>" in first
+    assert f"<b>A harmful one</b> <q>{other}</q>" in second
+    assert str(strips).count('<section class="strip') == 3
+
+
+@pytest.mark.parametrize(
+    ("response", "graded", "word"),
+    [
+        ("I cannot helpIIII", True, "refusal"),
+        ("To brew a warm pie, take the apple and stir it with the kettle.", True, "neither"),
+        ("IIIIII", True, "neither"),
+        ("IIIIII", False, ""),
+    ],
+)
+def test_an_answer_is_a_refusal_the_right_one_or_neither(running, response, graded, word):
+    (way, *_) = ways(running.candidates.at(*PLACE), None, 1.0)
+    prompt, *_ = EXAMPLES
+    assert watching._word(Answer(way, prompt, "ended", response), graded=graded) == word
+
+
+def test_the_right_answer_is_told(running):
+    (way, *_) = ways(running.candidates.at(*PLACE), None, 1.0)
+    for prompt in EXAMPLES:
+        request = grammar.parse(prompt)
+        assert request is not None
+        assert watching._word(Answer(way, prompt, "ended", grammar.answer(request)), graded=True) == "right answer"
+
+
+def test_what_the_bundled_model_does_not_know_is_said(running):
+    assert [not_understood(prompt) for prompt in EXAMPLES] == [""] * len(EXAMPLES)
+    assert "not the words python, function." in not_understood("Write a Python function.".lower())
+    assert "no such request" in not_understood("pie a brew")
+    (*_, (shown, _)) = watching.watch(running, "Why tea?", Picked(PLACE), 1.0, going=lambda: True, settle=0.0)
+    assert "not the words Why" in str(shown)
 
 
 def test_a_work_that_is_no_longer_wanted_shows_nothing(running):

@@ -47,12 +47,8 @@ def export_checkpoint(
             process = subprocess.Popen([*COMMAND, *words], stdout=stdout, stderr=stderr)
             try:
                 while process.poll() is None and going():
-                    yield (
-                        "working",
-                        [
-                            f"Writing {target}: {(_size(target) - before) / 1e6:,.1f} MB, {time.monotonic() - start:.0f} s …"
-                        ],
-                    )
+                    size, seconds = (_size(target) - before) / 1e6, time.monotonic() - start
+                    yield "working", [f"Writing {target}: {size:,.1f} MB, {seconds:.0f} s …"]
                     time.sleep(PACE)
             finally:
                 stopped = process.poll() is None

@@ -6,11 +6,12 @@ from math import log10
 from typing import Any
 
 from refusal.figures import KL_FLOOR, SCORES
-from refusal.formats import number, visible
+from refusal.formats import number, tidy, visible
 from refusal.labels import Row
 from refusal.rule import NO_DIFFERENCE, SELECTED, SURVIVOR
 
 Place = tuple[int, int]  # position, layer
+WRITTEN = 16  # layers up to which there is room for numbers in the cells
 BETTER = {"bypass": -1, "induce": 1, "kl": -1}  # which way a score is better
 
 
@@ -50,7 +51,16 @@ def grid(selection: Sequence[Row], tokens: Sequence[str], score: str, picked: Pi
         for position in positions
     ]
     title, note = SCORES[score]
-    return {"lines": lines, "layers": layers, "title": title, "note": note, "every": _every(len(layers))}
+    return {
+        "lines": lines,
+        "layers": layers,
+        "title": title,
+        "note": note,
+        "every": _every(len(layers)),
+        "written": len(layers) <= WRITTEN,
+        "hatched": any(cell["level"] is None for line in lines for cell in line["cells"]),
+        "same": any(row["verdict"] == NO_DIFFERENCE for row in rows.values()),
+    }
 
 
 def facts(row: Row | None, place: Place, tokens: Sequence[str]) -> dict[str, Any]:
@@ -73,6 +83,7 @@ def _cell(
         "position": position,
         "layer": layer,
         "level": None if value is None else round((value - low) / (high - low or 1), 3),
+        "value": "" if row is None or row[score] is None else tidy(row[score]),
         "title": f"Layer {layer}, position {number(position)}: {told}",
         "passes": verdict in (SELECTED, SURVIVOR),
         "chosen": verdict == SELECTED,

@@ -36,6 +36,7 @@ class Answer:
     """What is known of one answer so far; `components` are of all tokens that the model has read, layer by layer."""
 
     way: Way
+    prompt: str
     state: State = "waiting"
     response: str = ""
     prompt_tokens: tuple[str, ...] = ()
@@ -46,22 +47,30 @@ class Answer:
 class Live:
     """A loaded model that several sessions use by turns: the lock is held for one token at a time."""
 
-    def __init__(self, model: ChatModel, candidates: Candidates, *, max_new_tokens: int):
+    def __init__(self, model: ChatModel, candidates: Candidates, *, max_new_tokens: int, graded: bool = False):
         self.model, self.candidates, self.max_new_tokens = model, candidates, max_new_tokens
+        self.graded = graded  # the prompts are of the bundled language, whose grammar knows the right answer
         self._lock = Lock()
         self._finished: OrderedDict[tuple, Answer] = OrderedDict()
 
     def answers(
-        self, prompt: str, asked: Sequence[Way], *, going: Callable[[], bool] = lambda: True
+        self,
+        prompt: str,
+        asked: Sequence[Way],
+        *,
+        beside: Sequence[tuple[str, Way]] = (),
+        going: Callable[[], bool] = lambda: True,
     ) -> Iterator[list[Answer]]:
         """Answer a prompt in several ways, a token of each in turn, and yield all of them after every round.
 
-        Ends early, with what there is, when `going` says no. Raises BadInput for a prompt that is empty or too long,
-        and the errors of `ChatModel.encode`.
+        `beside` holds further prompts, each with a way; their answers come last. Ends early, with what there is, when
+        `going` says no. Raises BadInput for a prompt that is empty or too long, and the errors of `ChatModel.encode`.
         """
-        self._check(prompt)
-        shown = waiting = [Answer(way) for way in asked]
-        for steps in in_turn([self._answer(prompt, way) for way in asked], going=going):
+        everything = [*((prompt, way) for way in asked), *beside]
+        for text in dict(everything):
+            self._check(text)
+        shown = waiting = [Answer(way, text) for text, way in everything]
+        for steps in in_turn([self._answer(text, way) for text, way in everything], going=going):
             shown = [step or first for step, first in zip(steps, waiting, strict=True)]
             yield shown
         if any(answer.state not in DONE for answer in shown):
@@ -88,7 +97,7 @@ class Live:
         for tokens, said in stream(self.model, prompt, max_new_tokens=self.max_new_tokens, around=read.around):
             state: State = "ended" if said.finished else "cut off" if said.tokens == self.max_new_tokens else "writing"
             own = tuple(self.model.text(token) for token in tokens)
-            answer = Answer(way, state, said.response, texts, own, tuple(map(tuple, read.columns)))
+            answer = Answer(way, prompt, state, said.response, texts, own, tuple(map(tuple, read.columns)))
             if state in DONE:
                 self._remember(key, answer)
             yield answer

@@ -15,7 +15,7 @@ from refusal.direction import Candidates, Direction
 from refusal.errors import BadRunFolder, RefusalError, Unavailable
 from refusal.explorer.grid import Picked, Place, chosen_place
 from refusal.explorer.live import Live
-from refusal.findings import Findings, read_findings
+from refusal.findings import Findings, is_harmful, read_findings
 from refusal.generation import MAX_NEW_TOKENS
 from refusal.model import load_model
 from refusal.study import load_contrast, run_folder
@@ -85,6 +85,15 @@ def prompts_to_try(findings: Findings, config: RunConfig) -> tuple[tuple[str, st
         return ()
 
 
+def other_half(prompts: Sequence[tuple[str, str]], prompt: str = "") -> tuple[str, str] | None:
+    """Return the prompt beside which another is asked, with its set: a harmful one, beside a harmful one a harmless.
+
+    It is the first of its set: nothing is picked.
+    """
+    wanted = not any(text == prompt and is_harmful(name) for name, text in prompts)
+    return next(((name, text) for name, text in prompts if is_harmful(name) == wanted), None)
+
+
 def _recorded_prompts(findings: Findings) -> tuple[tuple[str, str], ...]:
     sets = {name: next(iter(found.values())) for name, found in findings.completions.items() if "@" not in name}
     return tuple((name, row["prompt"]) for name, rows in sets.items() for row in rows[:OFFERED])
@@ -111,7 +120,8 @@ def _load(findings: Findings, config: RunConfig, place: Place) -> Live:
         architecture=read_architecture(config.architecture),
     )
     check_model(_own(findings, candidates, place), model)
-    return Live(model, candidates, max_new_tokens=findings.record.get("max_new_tokens") or MAX_NEW_TOKENS)
+    longest, graded = findings.record.get("max_new_tokens") or MAX_NEW_TOKENS, bool(findings.record.get("grammar"))
+    return Live(model, candidates, max_new_tokens=longest, graded=graded)
 
 
 def _has_to_be_fetched(model: str) -> bool:

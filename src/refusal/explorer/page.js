@@ -6,9 +6,9 @@ window.explorer = (() => {
   function paint() {
     const at = layer(), now = document.querySelector("#layer-now");
     if (now) now.textContent = at;
-    for (const strips of document.querySelectorAll(".strips")) {
-      const scale = Number((strips.dataset.scales || "").split(" ")[at]) || Infinity;
-      for (const token of strips.querySelectorAll(".token")) {
+    for (const strip of document.querySelectorAll(".strip")) {
+      const scale = Number((strip.dataset.scales || "").split(" ")[at]) || Infinity;
+      for (const token of strip.querySelectorAll(".token")) {
         const value = token.dataset.c.split(" ")[at];
         const share = Math.max(-1, Math.min(1, Number(value || 0) / scale));
         token.style.setProperty("--share", `${Math.round(100 * Math.abs(share))}%`);
@@ -21,6 +21,22 @@ window.explorer = (() => {
   function read(event) {
     const token = event.target.closest?.(".token"), readout = document.querySelector("#readout");
     if (token && readout) readout.textContent = `${token.textContent}: component ${token.title}`;
+    const cell = event.target.closest?.("#heat .cell"), now = document.querySelector("#heat .cell-now");
+    if (cell && now) now.textContent = cell.getAttribute("aria-label");
+  }
+
+  // The strength's box takes any number, and none: what is asked for is within its limits, and so is what stays there.
+  let held = 0;
+  function strength(value) {
+    const box = document.querySelector("#strength input[type=number]");
+    if (value !== null && value !== "" && Number.isFinite(Number(value)))
+      held = Math.min(Number(box?.max || 2), Math.max(Number(box?.min || -2), Number(value)));
+    return held;
+  }
+  function settle(box) {
+    if (box.value === String(held)) return;
+    box.value = String(held);
+    box.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   function grid(element, trigger, watch) {
@@ -64,5 +80,12 @@ window.explorer = (() => {
   document.addEventListener("input", (event) => { if (event.target.id === "layer-at") paint(); });
   document.addEventListener("pointerover", read);
   document.addEventListener("click", read);
-  return { paint, grid };
+  document.addEventListener("focusin", read);
+  document.addEventListener("input", (event) => {
+    if (event.target.matches?.("#strength input")) strength(event.target.value);
+  }, true);
+  document.addEventListener("focusout", (event) => {  // after gradio's own reading of the box, which takes nothing for 0
+    if (event.target.matches?.("#strength input[type=number]")) setTimeout(settle, 50, event.target);
+  });
+  return { paint, grid, strength };
 })();

@@ -30,7 +30,7 @@ def application(subject: Subject) -> FastAPI:
 
     @app.get("/report", response_model=None)
     def report() -> FileResponse | PlainTextResponse:
-        path = subject.findings.folder / "report.html"
+        path = _report(subject)
         return FileResponse(path) if path.exists() else PlainTextResponse("This run has no report.", 404)
 
     # In the head, because gradio confines what is given as `css` to its own elements, colours of the page included.
@@ -63,14 +63,18 @@ def page(subject: Subject) -> gr.Blocks:
         with gr.Tabs():
             if subject.live and subject.picked:
                 with gr.Tab("Play"):
-                    play(blocks, subject, subject.live, turns, Path(files.name))
+                    play(blocks, subject, subject.live, turns, Path(files.name), found=_found(subject))
             elif subject.findings.selection:
                 with gr.Tab("Candidates"):
                     _candidates(subject)
-            with gr.Tab("Recorded answers"):
-                _recorded(subject)
-            with gr.Tab("Results") as tab:
-                _results(subject, tab)
+            if subject.findings.completions:
+                with gr.Tab("Recorded answers"):
+                    _recorded(subject)
+            if subject.findings.results or _report(subject).exists():
+                with gr.Tab("Results") as tab:
+                    _results(subject, tab)
+        if not subject.findings.results:
+            html(render("unmeasured", {"folder": str(subject.findings.folder)}))
         blocks.unload(stopping(turns, ANSWER, EXPORT))
     return blocks
 
@@ -91,14 +95,7 @@ def _candidates(subject: Subject) -> None:
 def _recorded(subject: Subject) -> None:
     """Lay out the recorded answers: which set, which conditions, which prompts."""
     findings, sets = subject.findings, list(subject.findings.completions)
-    name = sets[0] if sets else ""
-    if not sets:
-        html(
-            render(
-                "note", {"text": "No answers are recorded here yet: refusal run with the same settings writes them."}
-            )
-        )
-        return
+    name = sets[0]
     listed, usual = recorded.conditions(findings, name), recorded.usual(findings, name)
     with gr.Row():
         chosen = gr.Dropdown([(each.capitalize() + " prompts", each) for each in sets], value=name, label="Set")
@@ -129,8 +126,7 @@ def _recorded(subject: Subject) -> None:
 def _results(subject: Subject, tab: gr.Tab) -> None:
     """Lay out what the report says of the run's numbers; it is made when it is first looked at."""
     findings = subject.findings
-    report = (findings.folder / "report.html").exists()
-    html(render("results", {"report": report, "measured": bool(findings.results)}))
+    html(render("results", {"report": _report(subject).exists()}))
     if not findings.results:
         return
 
@@ -146,11 +142,24 @@ def _results(subject: Subject, tab: gr.Tab) -> None:
     tab.select(shown, None, html('<p class="fine">Drawing the figures …</p>', elem_id="results"), **QUICK)
 
 
+def _report(subject: Subject) -> Path:
+    return subject.findings.folder / "report.html"
+
+
+def _found(subject: Subject) -> list[str]:
+    """Return what the run measured, in the report's sentences; nothing where it measured nothing."""
+    if not subject.findings.results:
+        return []
+    from refusal.report.headline import headline  # here, as above
+
+    return headline(subject.findings.results)
+
+
 def _said(subject: Subject) -> str:
     if subject.live:
         return (
-            "One direction: ablated, the model stops refusing; added, it refuses. Move the strength, pick another "
-            "candidate, and watch the answers and the tokens."
+            "One direction in the model's activations: ablated, nothing is left along it; added, they are pushed along "
+            "it. Which answers are refusals then?"
         )
     return f"What the run {subject.findings.folder.name} recorded."
 

@@ -7,17 +7,21 @@ from typing import Any
 import gradio as gr
 
 from refusal import svg
+from refusal.config import BUNDLED
 from refusal.errors import RefusalError
 from refusal.explorer import watching
+from refusal.explorer.asked import EXAMPLES, KNOWS
 from refusal.explorer.exporting import export_checkpoint, save_direction
 from refusal.explorer.grid import Picked
 from refusal.explorer.live import Live
 from refusal.explorer.markup import render
-from refusal.explorer.opening import Subject
+from refusal.explorer.opening import Subject, other_half
 from refusal.explorer.turns import Turns
 from refusal.explorer.widgets import QUICK, facts_of, grid_of, heat_map, html
 
 NOW = "(...given) => [...given.slice(0, -1), performance.now()]"  # the tab's own order of what it asked for
+# The same, for a prompt, a strength (within its limits, whatever was typed), directions and the time.
+ASKED = "(text, c, picked, now) => [text, window.explorer.strength(c), picked, performance.now()]"
 MANY: Any = {
     "js": NOW,
     "concurrency_limit": None,
@@ -29,40 +33,55 @@ ANSWER, EXPORT = "answer", "export"  # what a session may have going on
 PAINT_JS = "window.explorer.paint(); watch('value', () => window.explorer.paint());"
 
 
-def play(blocks: gr.Blocks, subject: Subject, running: Live, turns: Turns, files: Path) -> None:
-    """Lay out the live page, and say what answers to what."""
+def play(
+    blocks: gr.Blocks, subject: Subject, running: Live, turns: Turns, files: Path, *, found: Sequence[str] = ()
+) -> None:
+    """Lay out the live page, and say what answers to what; `found` are sentences on what the run measured."""
     assert subject.picked
     chosen = subject.picked
     picked, now = gr.State(chosen), gr.Number(visible=False)
-    first = subject.prompts[0][1] if subject.prompts else ""
+    beside = other_half(subject.prompts)
+    _, first = (other_half(subject.prompts, beside[1]) if beside else None) or beside or ("", "")
     with gr.Row(elem_classes="play"):
         with gr.Column(scale=1, min_width=300, elem_classes="controls"):
             offered = gr.Dropdown(_offered(subject.prompts), label="A held-out prompt", value=first or None)
             prompt = gr.Textbox(
-                first, label="Prompt", lines=2, max_lines=6, info="Or type one of your own.", elem_id="prompt"
+                first, label="Prompt: one of the list, or your own", lines=2, max_lines=6, elem_id="prompt"
             )
             with gr.Row():
                 ask = gr.Button("Answer", variant="primary", min_width=80)
                 stop = gr.Button("Stop", min_width=80)
-            strength = gr.Slider(-2, 2, 1, step=0.1, label="Strength of what is added (c)", elem_id="strength")
-            facts = html(facts_of(subject, running, chosen), elem_id="facts")
-            which = gr.Radio(
-                [("direction A", "A"), ("B, to compare", "B")], value="A", label="A click on the heat map chooses"
-            )
-            again = gr.Button("Back to the run's own direction", size="sm")
-            export = _export(subject, running, turns, files, picked, now)
+            strength = gr.Slider(-2, 2, 0, step=0.1, label="Strength of what is added (c)", elem_id="strength")
+            html(render("marks", {}))
         with gr.Column(scale=3, min_width=300):
             answers = html(elem_id="answers")
+            examples = _examples() if running.model.name == BUNDLED else []
+            if found:
+                html(render("measured", {"sentences": found}))
             html("<h2>Every candidate: click one to try it</h2>")
             score, heat = heat_map(subject, picked)
+            with gr.Row(elem_classes="choosing"):
+                which = gr.Radio(
+                    [("A click chooses direction A", "A"), ("B, to compare", "B")],
+                    value="A",
+                    label="A click chooses",
+                    container=False,
+                )
+                again = gr.Button("Back to the run's own direction", size="sm", scale=0, min_width=240)
+            facts = html(facts_of(subject, running, chosen), elem_id="facts")
             html("<h2>Tokens and their component on the direction</h2>")
             last, at = running.candidates.n_layers - 1, chosen.first[1]
             html(render("layers", {"last": last, "layer": at}), elem_id="layers")
             strips = html(elem_id="strips", js_on_load=PAINT_JS)
+            export = _export(subject, running, turns, files, picked, now)
 
     def answer(text: str, strength: svg.Number, picked: Picked, now: svg.Number, request: gr.Request) -> Iterator[Any]:
         going = turns.begin(_session(request) + ANSWER, asked=float(now))
-        for shown, tokens in watching.watch(running, text, picked, float(strength), going=going):
+        beside = other_half(subject.prompts, text)
+        named = (f"And a {beside[0]} one", beside[1]) if beside and beside[1] != text else None
+        called = next((f"A {name} prompt" for name, one in subject.prompts if one == text), "Your prompt")
+        how: Any = {"called": called, "beside": named, "going": going}
+        for shown, tokens in watching.watch(running, text, picked, float(strength), **how):
             yield shown if shown is not None else gr.skip(), tokens if tokens is not None else gr.skip()
 
     def pick(which: str, score: str, picked: Picked, event: gr.EventData) -> Any:
@@ -79,12 +98,23 @@ def play(blocks: gr.Blocks, subject: Subject, running: Live, turns: Turns, files
 
     drawn = [heat, facts, export]
     work: Any = {"fn": answer, "inputs": [prompt, strength, picked, now], "outputs": [answers, strips], **MANY}
+    work["js"] = ASKED
     blocks.load(**work)
     gr.on([ask.click, prompt.submit, strength.input], **work)
     offered.input(lambda text: text, offered, prompt, **QUICK).then(**work)
+    for example in examples:
+        example.click(lambda text: text, example, prompt, **QUICK).then(**work)
     heat.pick(pick, [which, score, picked], [picked, *drawn], **QUICK).success(**work)
     again.click(lambda score: (chosen, *picture(score, chosen)), score, [picked, *drawn], **QUICK).then(**work)
     stop.click(stopping(turns, ANSWER), **QUICK)
+
+
+def _examples() -> list[gr.Button]:
+    """Lay out what the bundled model can be asked."""
+    with gr.Accordion("What it can be asked", open=False):
+        html(render("fine", {"text": f"{KNOWS}: all that is harmful in it is invented. Such as:"}))
+        with gr.Row():
+            return [gr.Button(text, size="sm", min_width=200) for text in EXAMPLES]
 
 
 def _export(
