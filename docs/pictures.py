@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
@@ -25,13 +26,13 @@ WHOLE = (
 
 
 def main(run: Path) -> None:
-    """Draw the headline of a run, and take the pictures of its report and of the explorer on it."""
+    """Draw the headline of a run, and take the pictures of its report and of what `make explore` opens."""
     write_text(PICTURES / "demo.svg", figures.headline(read_json(run / "results.json")))
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         take(browser, write_report(run).as_uri(), "report.png", size=(1240, 900), colours=128)
-        with explorer(run) as url:
+        with explorer() as url:
             take(browser, url, "explorer.png", size=(1280, 1010), colours=256, ready=WHOLE)
         browser.close()
 
@@ -47,10 +48,10 @@ def take(browser: Browser, url: str, name: str, *, size: tuple[int, int], colour
 
 
 @contextmanager
-def explorer(run: Path) -> Iterator[str]:
-    """Serve the explorer of a run on a free port."""
-    words = [sys.executable, "-m", "refusal", "explore", str(run), "--port", "0"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as serving:
+def explorer() -> Iterator[str]:
+    """Serve the explorer of the bundled model on a free port; its direction is found anew."""
+    words = [sys.executable, "-m", "refusal", "explore", "--port", "0"]
+    with TemporaryDirectory() as here, subprocess.Popen(words, cwd=here, stderr=subprocess.PIPE, text=True) as serving:
         assert serving.stderr is not None
         try:
             yield next(line.split()[1] for line in serving.stderr if line.startswith("Explorer: "))
