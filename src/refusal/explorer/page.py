@@ -82,6 +82,8 @@ def page(subject: Subject) -> gr.Blocks:
 def _candidates(subject: Subject) -> None:
     """Lay out the candidates of a run without its model: a click tells what is recorded of one."""
     picked = gr.State(subject.picked)
+    if found := _found(subject):
+        html(render("measured", {"sentences": found}))
     facts = html(facts_of(subject, None, subject.picked), elem_id="facts")
     score, heat = heat_map(subject, picked)
 
@@ -161,7 +163,7 @@ def _said(subject: Subject) -> str:
             "One direction in the model's activations: ablated, nothing is left along it; added, they are pushed along "
             "it. Which answers are refusals then?"
         )
-    return f"What the run {subject.findings.folder.name} recorded."
+    return f"Recorded in {subject.findings.folder}."
 
 
 def _theme() -> gr.themes.Base:
