@@ -162,11 +162,11 @@ def test_on_a_phone_an_answer_is_seen_to_change(tab):
 
 def test_a_strength_outside_its_limits_is_taken_back_to_them(tab):
     box = tab.locator("#strength input[type=number]")
-    for typed, kept in (("9", "2"), ("", "2"), ("-5", "-2"), ("1", "1")):
+    for typed, kept in (("9", "2"), ("", "2"), ("-5", "-2"), ("0", "0")):
         box.fill(typed)
         box.press("Tab")
         tab.wait_for_function(f"document.querySelector('#strength input[type=number]').value === '{kept}'")
-    said(tab, "#answers", "c = 1")
+    said(tab, "#answers", "c = 0")
     settled(tab)
     assert tab.locator(".toast-body").count() == 0
 
@@ -226,6 +226,18 @@ def test_a_prompt_that_is_offered_is_answered(tab, harmful):
     assert tab.locator("#prompt textarea").input_value() == chosen
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (820, "light"), (1400, "light")])
+def test_nothing_keeps_anybody_from_using_it(tab, width, scheme):
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.emulate_media(color_scheme=scheme)
+    tab.wait_for_timeout(500)  # colours fade into each other
+    for part in ("Play", "Recorded answers"):
+        tab.get_by_role("tab", name=part).click()
+        tab.wait_for_timeout(200)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, part
+        assert width == 820 or browser.faults(tab) == [], part
+
+
 def test_stop_ends_the_answer(tab):
     tab.locator("#strength input[type=range]").focus()
     tab.keyboard.press("End")  # so strong that an answer does not end by itself
@@ -236,6 +248,8 @@ def test_stop_ends_the_answer(tab):
     tab.wait_for_selector("#answers .answer[aria-busy=true]")
     press(tab, "Stop")
     said(tab, "#answers", "stopped")
+    tab.locator("#strength input[type=number]").fill("0")
+    said(tab, "#answers", "c = 0")
     settled(tab)
 
 
@@ -325,18 +339,6 @@ def test_without_a_model_a_click_tells_what_is_recorded(context, addresses):
     assert tab.get_by_role("tab", name="Play").count() == 0
     tab.close()
     assert wrong == []
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (820, "light"), (1400, "light")])
-def test_nothing_keeps_anybody_from_using_it(tab, width, scheme):
-    tab.set_viewport_size({"width": width, "height": 900})
-    tab.emulate_media(color_scheme=scheme)
-    tab.wait_for_timeout(500)  # colours fade into each other
-    for part in ("Play", "Recorded answers"):
-        tab.get_by_role("tab", name=part).click()
-        tab.wait_for_timeout(200)
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width, part
-        assert width == 820 or browser.faults(tab) == [], part
 
 
 def test_results_are_figures_with_their_sentences(tab):

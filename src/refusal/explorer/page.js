@@ -34,7 +34,7 @@ window.explorer = (() => {
     return held;
   }
   function settle(box) {
-    if (box.value === String(held)) return;
+    if (document.activeElement === box || Number(box.value || NaN) === held) return;
     box.value = String(held);
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }
@@ -85,7 +85,8 @@ window.explorer = (() => {
     if (event.target.matches?.("#strength input")) strength(event.target.value);
   }, true);
   document.addEventListener("focusout", (event) => {  // after gradio's own reading of the box, which takes nothing for 0
-    if (event.target.matches?.("#strength input[type=number]")) setTimeout(settle, 50, event.target);
+    if (event.target.matches?.("#strength input[type=number]"))
+      for (const wait of [50, 300, 1000]) setTimeout(settle, wait, event.target);  // a busy page takes its time
   });
   return { paint, grid, strength };
 })();
