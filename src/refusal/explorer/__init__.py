@@ -4,6 +4,7 @@ opening.py    a run folder → what there is to show: its records, its model, pr
 live.py       one prompt answered in several ways at once, token by token, with every token's component
 turns.py      whose turn it is: one model, several tabs, and what was stopped
 watching.py   answers as they are shown: markup at a readable pace, and errors as messages
+asked.py      what the bundled model can be asked, and what of a prompt it has never met
 recorded.py   records of a run → values of the page
 grid.py       the candidates as a heat map to click on
 markup.py     values → escaped markup

@@ -40,19 +40,9 @@ def play(
     assert subject.picked
     chosen = subject.picked
     picked, now = gr.State(chosen), gr.Number(visible=False)
-    beside = other_half(subject.prompts)
-    _, first = (other_half(subject.prompts, beside[1]) if beside else None) or beside or ("", "")
     with gr.Row(elem_classes="play"):
         with gr.Column(scale=1, min_width=300, elem_classes="controls"):
-            offered = gr.Dropdown(_offered(subject.prompts), label="A held-out prompt", value=first or None)
-            prompt = gr.Textbox(
-                first, label="Prompt: one of the list, or your own", lines=2, max_lines=6, elem_id="prompt"
-            )
-            with gr.Row():
-                ask = gr.Button("Answer", variant="primary", min_width=80)
-                stop = gr.Button("Stop", min_width=80)
-            strength = gr.Slider(-2, 2, 0, step=0.1, label="Strength of what is added (c)", elem_id="strength")
-            html(render("marks", {}))
+            offered, prompt, ask, stop, strength = _asking(subject)
         with gr.Column(scale=3, min_width=300):
             answers = html(elem_id="answers")
             examples = _examples() if running.model.name == BUNDLED else []
@@ -75,15 +65,6 @@ def play(
             strips = html(elem_id="strips", js_on_load=PAINT_JS)
             export = _export(subject, running, turns, files, picked, now)
 
-    def answer(text: str, strength: svg.Number, picked: Picked, now: svg.Number, request: gr.Request) -> Iterator[Any]:
-        going = turns.begin(_session(request) + ANSWER, asked=float(now))
-        beside = other_half(subject.prompts, text)
-        named = (f"And a {beside[0]} one", beside[1]) if beside and beside[1] != text else None
-        called = next((f"A {name} prompt" for name, one in subject.prompts if one == text), "Your prompt")
-        how: Any = {"called": called, "beside": named, "going": going}
-        for shown, tokens in watching.watch(running, text, picked, float(strength), **how):
-            yield shown if shown is not None else gr.skip(), tokens if tokens is not None else gr.skip()
-
     def pick(which: str, score: str, picked: Picked, event: gr.EventData) -> Any:
         at = (int(event.position), int(event.layer))
         new = Picked(at, picked.second) if which == "A" else Picked(picked.first, at)
@@ -97,7 +78,12 @@ def play(
         return grid_of(subject, score, picked), facts_of(subject, running, picked), str(own)
 
     drawn = [heat, facts, export]
-    work: Any = {"fn": answer, "inputs": [prompt, strength, picked, now], "outputs": [answers, strips], **MANY}
+    work: Any = {
+        "fn": _answering(subject, running, turns),
+        "inputs": [prompt, strength, picked, now],
+        "outputs": [answers, strips],
+        **MANY,
+    }
     work["js"] = ASKED
     blocks.load(**work)
     gr.on([ask.click, prompt.submit, strength.input], **work)
@@ -107,6 +93,35 @@ def play(
     heat.pick(pick, [which, score, picked], [picked, *drawn], **QUICK).success(**work)
     again.click(lambda score: (chosen, *picture(score, chosen)), score, [picked, *drawn], **QUICK).then(**work)
     stop.click(stopping(turns, ANSWER), **QUICK)
+
+
+def _asking(subject: Subject) -> tuple[gr.Dropdown, gr.Textbox, gr.Button, gr.Button, gr.Slider]:
+    """Lay out what is asked and how strongly; the prompt that stands there first has another beside it."""
+    beside = other_half(subject.prompts)
+    _, first = (other_half(subject.prompts, beside[1]) if beside else None) or beside or ("", "")
+    offered = gr.Dropdown(_offered(subject.prompts), label="A held-out prompt", value=first or None)
+    prompt = gr.Textbox(first, label="Prompt: one of the list, or your own", lines=2, max_lines=6, elem_id="prompt")
+    with gr.Row():
+        ask = gr.Button("Answer", variant="primary", min_width=80)
+        stop = gr.Button("Stop", min_width=80)
+    strength = gr.Slider(-2, 2, 0, step=0.1, label="Strength of what is added (c)", elem_id="strength")
+    html(render("marks", {}))
+    return offered, prompt, ask, stop, strength
+
+
+def _answering(subject: Subject, running: Live, turns: Turns) -> Callable[..., Iterator[Any]]:
+    """Return what answers a tab's prompt, and the one beside it, at a strength and with the directions picked."""
+
+    def answer(text: str, strength: svg.Number, picked: Picked, now: svg.Number, request: gr.Request) -> Iterator[Any]:
+        going = turns.begin(_session(request) + ANSWER, asked=float(now))
+        beside = other_half(subject.prompts, text)
+        named = (f"And a {beside[0]} one", beside[1]) if beside and beside[1] != text else None
+        called = next((f"A {name} prompt" for name, one in subject.prompts if one == text), "Your prompt")
+        how: Any = {"called": called, "beside": named, "going": going}
+        for shown, tokens in watching.watch(running, text, picked, float(strength), **how):
+            yield shown if shown is not None else gr.skip(), tokens if tokens is not None else gr.skip()
+
+    return answer
 
 
 def _examples() -> list[gr.Button]:
