@@ -31,7 +31,7 @@ def main(run: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        take(browser, write_report(run).as_uri(), "report.png", size=(1240, 900), colours=128)
+        take(browser, write_report(run).as_uri(), "report.png", size=(1240, 1480), colours=256)
         with explorer() as url:
             take(browser, url, "explorer.png", size=(1280, 1010), colours=256, ready=WHOLE)
         browser.close()
