@@ -24,7 +24,7 @@ STATES = {
     "waiting": "…",
     "writing": "writing …",
     "ended": "ended by itself",
-    "cut off": "cut off at the longest length",
+    "cut off": "cut off at the limit of length",
     "stopped": "stopped",
 }
 WORDS = {"complied": "right answer", "incoherent": "neither"}  # the grammar's, of what holds no refusal phrase
