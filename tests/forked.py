@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import IO, Any
 
+import torch
+
 RUN = subprocess.run
 
 
@@ -22,6 +24,8 @@ def fork(work: Callable[[], object], *, stdout: IO[str] | None = None, stderr: I
         child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    # Torch makes its pool of threads anew in a fork when first asked, and two threads that ask at once find none.
+    torch.set_num_threads(torch.get_num_threads())
     code = 1
     try:
         sys.stdout, sys.stderr = stdout or sys.stdout, stderr or sys.stderr
