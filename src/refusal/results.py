@@ -65,6 +65,12 @@ def rate_in(row: Mapping[str, Any], measure: str) -> Mapping[str, Any] | None:
     return row.get(measure) or row.get("judges", {}).get(measure)
 
 
+def random_rows(rows: Mapping[str, Any], kind: Kind) -> list[Mapping[str, Any]]:
+    """Return the rows of one set under random directions in the direction's place, ablated or added as it was."""
+    found = ((read_condition(name), row) for name, row in rows.items())
+    return [row for one, row in found if one and one.source == "random" and one.kind == kind]
+
+
 def table_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the result table as text, a row a set and intervention."""
     rows: list[dict[str, str]] = []
@@ -98,8 +104,7 @@ def _rows(
 
 def _randoms(rows: Mapping[str, Any], main: Kind) -> dict[str, Any]:
     """Return how far the rates of refusal under the several random directions lie apart."""
-    used = {name: one for name in rows if (one := read_condition(name)) and one.source == "random"}
-    rates = [rows[name]["rate"] for name, one in used.items() if one.kind == main and rows[name]["n"]]
+    rates = [row["rate"] for row in random_rows(rows, main) if row["n"]]
     return spread(rates).record() if rates else {}
 
 

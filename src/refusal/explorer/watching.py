@@ -118,8 +118,8 @@ def message(text: str) -> str:
 def _told(way: Way, first: Way) -> dict[str, Any]:
     """Return what a way to answer is called, with which of the two directions, and its colour."""
     strength = f" · {coefficient_text(way.coefficient)}" if way.kind == "addition" else ""
-    with_what = "" if way.direction is first.direction else " · B"
     letter = "A" if way.direction is first.direction else "B"
+    with_what = "" if letter == "A" else f" · {letter}"
     return {"title": NAMES[way.kind] + strength + with_what, "colour": label_of(way.kind).colour, "letter": letter}
 
 

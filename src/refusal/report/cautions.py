@@ -8,7 +8,7 @@ from refusal.findings import Findings, Row
 from refusal.formats import brief, ends, extent, number, percent
 from refusal.labels import in_order, name_of
 from refusal.report.judges import agreement
-from refusal.results import result_sets
+from refusal.results import random_rows, result_sets
 
 FEW = 100  # prompts, below which a rate's interval is up to 10 points wide to either side
 BIT = 0.8  # share left by a filter, below which it is said
@@ -94,11 +94,7 @@ def _controls(name: str, rows: Mapping[str, Row]) -> Iterator[str]:
             )
     if not any((c := read_condition(key)) and c.is_control and c.kind == kind for key in rows):
         yield f"No control was measured on {name} prompts: whether another vector does the same is not known."
-    spoiled = [
-        row["exact"]
-        for key, row in rows.items()
-        if (c := read_condition(key)) and c.source == "random" and c.kind == kind and "exact" in row
-    ]
+    spoiled = [row["exact"] for row in random_rows(rows, kind) if "exact" in row]
     if plain and "exact" in plain and any(row["high"] < plain["exact"]["low"] for row in spoiled):
         shares = [row["rate"] for row in spoiled]
         yield (

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from refusal.comparisons import LEVEL
-from refusal.conditions import MAIN, read_condition
+from refusal.conditions import MAIN, Kind
 from refusal.findings import Row
-from refusal.formats import brief, ends, number
+from refusal.formats import brief, ends, extent, number
+from refusal.results import random_rows
 
 DOING = {"ablation": "Ablating", "addition": "Adding"}
 
@@ -22,7 +23,7 @@ def headline(results: Row) -> list[str]:
     return said or ["This run has no pair of refusal counts, with and without the direction, to compare."]
 
 
-def _sentence(doing: str, name: str, done: str, results: Row) -> str:
+def _sentence(doing: str, name: str, done: Kind, results: Row) -> str:
     rows = results[name]
     before, after = rows["none"], rows[done]
     if not (before["n"] and after["n"]):
@@ -49,17 +50,13 @@ def differs(name: str, done: str, before: Row, after: Row, results: Row) -> bool
     return after["high"] < before["low"] or after["low"] > before["high"]
 
 
-def _control(name: str, done: str, results: Row) -> str:
+def _control(name: str, done: Kind, results: Row) -> str:
     """Say what random directions did in its place; that they leave refusals as they were only where they do."""
     rows = results[name]
-    randoms = [
-        row for key, row in rows.items() if (c := read_condition(key)) and c.source == "random" and c.kind == done
-    ]
-    rates = [row["rate"] for row in randoms if row["rate"] is not None]
+    rates = [row["rate"] for row in random_rows(rows, done) if row["rate"] is not None]
     if not rates:
         return ""
-    low, high = min(rates), max(rates)
-    told = brief(low) if brief(low) == brief(high) else f"{brief(low)} to {brief(high)}"
+    told = extent({"min": min(rates), "max": max(rates)}, brief)
     what = "a random direction" if len(rates) == 1 else f"{len(rates)} random directions"
     before = rows["none"]
     leaves = all(before["low"] <= rate <= before["high"] for rate in rates)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from refusal.conditions import MAIN, read_condition
+from refusal.conditions import MAIN
 from refusal.config import BUNDLED
 from refusal.findings import Findings, Row
 from refusal.report.headline import differs
+from refusal.results import random_rows
 
 SIZE = "2.2 million parameters"  # of the bundled model
 FEW = 0.1  # a rate whose interval ends below it is said to be hardly any, and one above 1 − FEW nearly all
@@ -56,7 +57,8 @@ def meaning(results: Row) -> str:
     words = {"go": "vanish" if ablated["high"] < FEW else "become fewer"}
     words["come"] = "appear" if added["low"] > 1 - FEW else "become more"
     said = TOLD[gone, came].format(**words)
-    removing, adding = _controls(harmful, "ablation"), _controls(harmless, "addition")
+    removing = [row for row in random_rows(harmful, "ablation") if row["n"]]
+    adding = [row for row in random_rows(harmless, "addition") if row["n"]]
     apart = all(row["low"] > ablated["high"] for row in removing) and all(row["high"] < added["low"] for row in adding)
     if gone and came and removing and adding and apart:
         return f"{said}, and random directions do neither: in this model, refusing depends on that one direction."
@@ -65,9 +67,3 @@ def meaning(results: Row) -> str:
 
 def _counted(rows: Mapping[str, Any], *names: str) -> bool:
     return all(name in rows and rows[name]["n"] for name in names)
-
-
-def _controls(rows: Mapping[str, Any], kind: str) -> list[Row]:
-    """Return the rates under random directions in the direction's place."""
-    named = ((read_condition(key), row) for key, row in rows.items())
-    return [row for found, row in named if found and found.source == "random" and found.kind == kind and row["n"]]

@@ -7,6 +7,7 @@ from refusal.formats import position_label, rate_text, signed
 from refusal.labels import CLASSES, Row
 from refusal.report.measured import Measured
 from refusal.report.section import Section, Table
+from refusal.report.words import listed
 from refusal.svg import Axes
 
 UNTOUCHED, RANDOM = "untouched", "random"
@@ -53,11 +54,11 @@ def _borrowed(facts: Row) -> list[str]:
     sentences = []
     if said:
         sentences.append(
-            f"No direction was chosen by the rule for {_listed(said)}: used there is the difference of means at the "
+            f"No direction was chosen by the rule for {listed(said)}: used there is the difference of means at the "
             "place of another direction."
         )
     if left:
-        sentences.append(f"No direction was taken from {_listed(left)}.")
+        sentences.append(f"No direction was taken from {listed(left)}.")
     return sentences
 
 
@@ -72,9 +73,9 @@ def _worked(record: Measured, change: str) -> str:
     rates, said = record.facts["rates"], []
     for source in record.facts["sources"]:
         tried, done = _where(rates, source, change)
-        said.append(f"that of {source} in {len(done)} of {len(tried)}{f' ({_listed(done)})' if done else ''}")
+        said.append(f"that of {source} in {len(done)} of {len(tried)}{f' ({listed(done)})' if done else ''}")
     none = [name for name, by in rates.items() if change == "ablated" and not by[change][UNTOUCHED]["refused"]]
-    rest = f" On {_listed(none)} nothing is refused, so there is nothing to take away." if none else ""
+    rest = f" On {listed(none)} nothing is refused, so there is nothing to take away." if none else ""
     does = "takes refusals of harmful prompts away" if change == "ablated" else "makes harmless prompts refused"
     return (
         f"When it is {change}, a direction {does}, by 95 % intervals that do not meet (framed in the figure): "
@@ -90,7 +91,7 @@ def _control(rates: Mapping[str, Row]) -> str:
         if RANDOM in by and any(works(by[RANDOM], by[UNTOUCHED], other) for other in CHANGES)
     ]
     return (
-        f"A random direction, as long as the longest of these, changes the rate of {_listed(moved)}."
+        f"A random direction, as long as the longest of these, changes the rate of {listed(moved)}."
         if moved
         else "A random direction, as long as the longest of these, changes no rate."
     )
@@ -105,7 +106,7 @@ def _undetermined(rates: Mapping[str, Row]) -> list[str]:
         for vector, cell in by.items()
         if 10 * cell.get("undetermined", 0) > cell["n"]
     ]
-    return [f"Answers that were still thinking when they were cut count in no rate: {_listed(lost)}."] if lost else []
+    return [f"Answers that were still thinking when they were cut count in no rate: {listed(lost)}."] if lost else []
 
 
 def _alike(facts: Row) -> list[str]:
@@ -226,7 +227,3 @@ def _first(reason: str) -> str:
     """Return an error's first sentence, to stand in brackets."""
     sentence = reason.partition(". ")[0].partition(" (")[0].rstrip(".")
     return sentence[:1].lower() + sentence[1:]
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join([*([", ".join(parts[:-1])] if parts[:-1] else []), *parts[-1:]])
